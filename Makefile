@@ -1,0 +1,59 @@
+# `make bench` and `make test` do everything on a fresh machine with Python 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUITE ?= embedded
+RESULTS ?= runs
+EXTRAS ?=
+JOBS ?=
+RUN_FLAGS ?=
+
+.PHONY: help setup bench board reference test lint atlas weights clean
+
+help:
+	@echo "make bench [SUITE=embedded]  install, run a suite into ./$(RESULTS), build the board and print its path"
+	@echo "make board                   build the board of ./$(RESULTS) again"
+	@echo "make test / make lint        install and run the tests / the linters"
+	@echo "make reference               the committed records of the embedded suite, three seeds"
+	@echo "make atlas / make weights    rebuild the embedded sprites / backbones from scratch (needs npm / hours)"
+	@echo "make setup EXTRAS=all        install with optional dependencies"
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "peftmark needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp a set of extras: an installation is repeated when the declared dependencies change.
+$(VENV)/.installed-%: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(subst base,,$*)]"
+	@touch $@
+
+setup: $(VENV)/.installed-$(if $(EXTRAS),$(EXTRAS),base)
+
+bench: $(VENV)/.installed-base
+	$(BIN)/peftmark run --suite $(SUITE) --results $(RESULTS) $(if $(JOBS),--jobs $(JOBS)) $(RUN_FLAGS); status=$$?; \
+	[ $$status -gt 1 ] || $(BIN)/peftmark board --results $(RESULTS) || status=$$?; exit $$status
+
+board: $(VENV)/.installed-base
+	$(BIN)/peftmark board --results $(RESULTS)
+
+reference: $(VENV)/.installed-base
+	$(BIN)/peftmark run --suite embedded --seed 0 --seed 1 --seed 2 --results results/records/embedded $(RUN_FLAGS)
+
+test: $(VENV)/.installed-test
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -c tests/pytest.ini --rootdir tests tests $(PYTEST_FLAGS)
+
+lint: $(VENV)/.installed-lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --config setup.cfg
+	mkdir -p $(VENV)/source && ln -sfn ../.. $(VENV)/source/peftmark
+	MYPYPATH=$(VENV)/source $(BIN)/mypy --config-file setup.cfg --package peftmark
+
+atlas: $(VENV)/.installed-embedded
+	$(BIN)/python -m peftmark.backbones.embedded.build_atlas
+
+weights: $(VENV)/.installed-embedded
+	$(BIN)/python -m peftmark.backbones.embedded.pretrain --out $(RESULTS)/pretraining
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache

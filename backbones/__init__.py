@@ -1,0 +1,23 @@
+"""Backbones by name, and their anatomy: what of a backbone a method may touch."""
+
+from .anatomy import Affine, Anatomy, Attention, Block, Branch, Mlp
+from .backbone import RANDOM, Backbone, find_backbone, full_name
+from .slots import Insert, WeightDelta
+from .text import PromptInsert, TextTower
+
+__all__ = [
+    "RANDOM",
+    "Affine",
+    "Anatomy",
+    "Attention",
+    "Backbone",
+    "Block",
+    "Branch",
+    "Insert",
+    "Mlp",
+    "PromptInsert",
+    "TextTower",
+    "WeightDelta",
+    "find_backbone",
+    "full_name",
+]

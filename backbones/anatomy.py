@@ -1,0 +1,313 @@
+"""Anatomy: what of a backbone a method may touch.
+
+A method is written once against these parts; one builder per backbone family provides them. Views hold modules, not
+tensors, so they survive `copy.deepcopy`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import NotMergeable, Unsupported
+from .slots import (
+    Insert,
+    Predicate,
+    SlottedBlock,
+    WeightDelta,
+    block_slots,
+    insert_delta,
+    is_inserted,
+    module_slots,
+    remove_slots,
+)
+
+if TYPE_CHECKING:
+    from .text import TextTower
+
+
+@dataclass
+class Insertion:
+    """One thing that a method inserted, and the part of the backbone that hosts it."""
+
+    host: Affine | Branch | Block | TextTower
+    insert: Insert
+
+
+@dataclass
+class Affine:
+    """A view of an affine map: a linear layer or some of its output rows, a convolution, a normalisation.
+
+    Args:
+        module: has ``weight`` (out first) and perhaps ``bias``.
+        rows: the output rows ``[start, stop)`` that are meant; None for all.
+        shift_sink: where a constant shift of the output can go if the module has no bias: (module, attribute, first
+            token), e.g. the position embeddings that are added to a patch embedding's output.
+    """
+
+    module: nn.Module
+    rows: tuple[int, int] | None = None
+    shift_sink: tuple[nn.Module, str, int] | None = None
+    log: list[Insertion] = field(repr=False, kw_only=True)
+
+    @property
+    def weight(self) -> Tensor:
+        weight = cast(Tensor, self.module.weight)
+        return weight if self.rows is None else weight[slice(*self.rows)]
+
+    @property
+    def bias(self) -> Tensor | None:
+        bias = cast("Tensor | None", self.module.bias)
+        return bias if bias is None or self.rows is None else bias[slice(*self.rows)]
+
+    @property
+    def out_features(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def in_features(self) -> int:
+        return self.weight.shape[1]
+
+    def add_delta(self, insert: WeightDelta) -> None:
+        """Change the linear map by `insert` (see `WeightDelta`)."""
+        if not isinstance(self.module, nn.Linear):
+            raise Unsupported(f"a weight delta needs a linear layer, not {type(self.module).__name__}")
+        insert_delta(self.module, self.rows or (0, self.module.out_features), insert)
+        self.log.append(Insertion(self, insert))
+
+    def add_after(self, insert: Insert) -> None:
+        """Map the module's output (…, out; a convolution's: N, out, h, w) by `insert`."""
+        self._insert("after", insert)
+
+    def add_before(self, insert: Insert) -> None:
+        """Map the module's input by `insert`."""
+        self._insert("before", insert)
+
+    def _insert(self, slot: str, insert: Insert) -> None:
+        if self.rows is not None:
+            raise Unsupported(f"the {slot!r} slot belongs to a whole module, not to some of its rows")
+        cast(nn.ModuleList, module_slots(self.module)[slot]).append(insert)
+        self.log.append(Insertion(self, insert))
+
+    def scale_output_(self, scale: Tensor) -> None:
+        """Fold ``y -> scale * y`` (scale: (out,)) into the weights, in place."""
+        self.weight.mul_(scale.view(-1, *[1] * (self.weight.dim() - 1)))
+        if self.bias is not None:
+            self.bias.mul_(scale)
+
+    def shift_output_(self, shift: Tensor) -> None:
+        """Fold ``y -> y + shift`` (shift: (out,)) into the bias, or where there is none into what is added next.
+
+        Raises:
+            NotMergeable: where nothing can take the shift.
+        """
+        if self.bias is not None:
+            self.bias.add_(shift)
+        elif self.shift_sink is not None:
+            module, name, first = self.shift_sink
+            cast(Tensor, getattr(module, name))[..., first:, :].add_(shift)
+        else:
+            raise NotMergeable("a shift cannot be folded into a layer that has no bias")
+
+
+BranchName = Literal["attention", "mlp"]
+
+
+@dataclass
+class Branch:
+    """One residual branch of a block, ``x + operator(norm(x))``, with its slots.
+
+    Attributes:
+        norm: the normalisation before the operator.
+        inputs: the linear maps that read the norm's output (one fused qkv, or q, k and v; fc1).
+        output: the linear map that writes to the stream (the output projection; fc2).
+    """
+
+    name: BranchName
+    block: Block = field(repr=False)
+    norm: Affine
+    inputs: tuple[Affine, ...]
+    output: Affine
+
+    def add_serial(self, insert: Insert) -> None:
+        """Map the operator's output (N, L, D) before it is added to the stream (Houlsby, Pfeiffer)."""
+        self._insert("serial", insert)
+
+    def add_parallel(self, insert: Insert) -> None:
+        """Add ``insert(x)`` to the stream, x (N, L, D) being the branch's input before its norm (AdaptFormer)."""
+        self._insert("parallel", insert)
+
+    def add_after_add(self, insert: Insert) -> None:
+        """Map the stream (N, L, D) after the operator's output was added (AdapterHub's Pfeiffer adapter)."""
+        self._insert("after_add", insert)
+
+    def _insert(self, slot: str, insert: Insert) -> None:
+        branch = cast(nn.ModuleDict, self.block.slots()[self.name])
+        cast(nn.ModuleList, branch[slot]).append(insert)
+        self.block.log.append(Insertion(self, insert))
+
+
+@dataclass
+class Attention(Branch):
+    """Multi-head self-attention, seen as four linear maps even where q, k and v are one fused layer."""
+
+    q: Affine
+    k: Affine
+    v: Affine
+    num_heads: int
+
+    @property
+    def projections(self) -> dict[str, Affine]:
+        """By the names methods use for their ``targets``."""
+        return {"q": self.q, "k": self.k, "v": self.v, "proj": self.output}
+
+
+@dataclass
+class Mlp(Branch):
+    """The feed-forward branch, ``fc2(activation(fc1(x)))``."""
+
+    @property
+    def projections(self) -> dict[str, Affine]:
+        return {"fc1": self.inputs[0], "fc2": self.output}
+
+
+@dataclass
+class Block:
+    """A pre-norm residual block: attention, then MLP.
+
+    Args:
+        module: the backbone's own module.
+        slotted: the subclass mixin that runs this block family's forward through the slots; None where the family has
+            none yet, which makes methods that need slots `Unsupported`.
+    """
+
+    module: nn.Module
+    slotted: type[SlottedBlock] | None
+    attention: Attention = field(init=False)
+    mlp: Mlp = field(init=False)
+    log: list[Insertion] = field(repr=False, kw_only=True)
+
+    @property
+    def projections(self) -> dict[str, Affine]:
+        """Every linear map: q, k, v, proj, fc1, fc2."""
+        return {**self.attention.projections, **self.mlp.projections}
+
+    def slots(self) -> nn.ModuleDict:
+        if self.slotted is None:
+            raise Unsupported(f"blocks of type {type(self.module).__name__} have no slots for inserted modules")
+        return block_slots(self.module, self.slotted)
+
+    def add_before(self, insert: Insert) -> None:
+        """Map the whole stream (N, L, D) on its way into the block (prompts are put there)."""
+        cast(nn.ModuleList, self.slots()["before"]).append(insert)
+        self.log.append(Insertion(self, insert))
+
+
+@dataclass
+class Anatomy(ABC):
+    """An image backbone as methods see it, and its text tower where it has one. One subclass per backbone family.
+
+    Attributes:
+        name: the backbone's name, for messages.
+        model: the image backbone; parameter names are relative to it.
+        root: the whole model (a CLIP holds `model` and the text tower; otherwise `root` is `model`).
+        stem: the patch embedding. norm: the final norm.
+        grid: patch tokens (rows, columns); prefix_tokens: tokens before them (class token, registers).
+        mean, std: of the normalisation that the weights expect, on pixels in [0, 1].
+        log: everything inserted so far, in order.
+    """
+
+    name: str
+    model: nn.Module
+    root: nn.Module
+    feature_dim: int
+    image_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    log: list[Insertion]
+    text: TextTower | None = None
+    width: int = 0
+    grid: tuple[int, int] | None = None
+    prefix_tokens: int = 0
+    token_blocks: tuple[Block, ...] = ()
+    patch_embedding: Affine | None = None
+    final_norm: Affine | None = None
+
+    def __post_init__(self) -> None:
+        self.root.requires_grad_(False)
+
+    @abstractmethod
+    def pooled(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> features (N, feature_dim) for a classifier."""
+
+    def projected(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> embeddings (N, E) in the space shared with text. Raises Unsupported without one."""
+        raise Unsupported(f"{self.name} has no text tower")
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Raises Unsupported where the backbone is not a plain stack of transformer blocks."""
+        if not self.token_blocks:
+            raise Unsupported(f"{self.name} has no transformer blocks")
+        return self.token_blocks
+
+    @property
+    def stem(self) -> Affine:
+        """Raises Unsupported where the backbone has no patch embedding."""
+        if self.patch_embedding is None:
+            raise Unsupported(f"{self.name} has no patch embedding")
+        return self.patch_embedding
+
+    @property
+    def norm(self) -> Affine:
+        """Raises Unsupported where the backbone has no final norm over tokens."""
+        if self.final_norm is None:
+            raise Unsupported(f"{self.name} has no final norm over tokens")
+        return self.final_norm
+
+    def text_tower(self) -> TextTower:
+        """Raises Unsupported where the backbone has no text tower."""
+        if self.text is None:
+            raise Unsupported(f"{self.name} has no text tower")
+        return self.text
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The image backbone's own parameters, without what was inserted."""
+        return ((name, p) for name, p in self.model.named_parameters() if not is_inserted(name))
+
+    def train(self, choose: Predicate) -> None:
+        """Make the image backbone's own parameters trainable for which ``choose(name, parameter)`` holds.
+
+        Raises:
+            Unsupported: where none is chosen.
+        """
+        chosen = [parameter for name, parameter in self.named_parameters() if choose(name, parameter)]
+        if not chosen:
+            raise Unsupported(f"{self.name} has no parameter that this method would train")
+        for parameter in chosen:
+            parameter.requires_grad_(True)
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether `merge` can fold everything that was inserted."""
+        return all(insertion.insert.foldable for insertion in self.log)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Fold everything inserted into the weights and take the slots away.
+
+        Raises:
+            NotMergeable: where an insert cannot be folded; the model is left as it was.
+        """
+        for insertion in self.log:  # first: half a merge would be a broken model
+            if not insertion.insert.foldable:
+                insertion.insert.fold_into(insertion.host)
+        for insertion in sorted(self.log, key=lambda item: not isinstance(item.insert, WeightDelta)):
+            insertion.insert.fold_into(insertion.host)
+        remove_slots(self.root)
+        self.log.clear()

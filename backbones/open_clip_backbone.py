@@ -1,0 +1,257 @@
+"""open_clip models as backbones: both towers with their anatomy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import open_clip
+import torch
+from open_clip.model import CLIP
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer, text_global_pool
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import PeftmarkError, Unsupported
+from ..registry import BACKBONES
+from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
+from .backbone import Backbone
+from .slots import SlottedBlock, is_inserted
+from .text import TextTower
+from .weights import cannot_download, check_keys, load_state_dict, local_weights
+
+
+@BACKBONES.register("open_clip/*", family="open_clip")
+class OpenClipBackbone(Backbone):
+    """Any open_clip model: ``open_clip/NAME[.tag]``, or the bare open_clip name."""
+
+    @property
+    def architecture(self) -> str:
+        return self.name.removeprefix("open_clip/").partition(".")[0]
+
+    @property
+    def tag(self) -> str:
+        return self.name.removeprefix("open_clip/").partition(".")[2]
+
+    def weights_file(self) -> Path:
+        file = self.checkpoint or local_weights(self.name)
+        if file is not None:
+            return file
+        tags = open_clip.list_pretrained_tags_by_model(self.architecture)
+        if self.tag not in tags:
+            raise PeftmarkError(
+                f"{self.name}: name its weights by a tag ({', '.join(tags[:6]) or 'none is known'}) as "
+                f"open_clip/{self.architecture}.TAG, or by a file as open_clip/{self.architecture}@FILE"
+            )
+        try:
+            config = open_clip.get_pretrained_cfg(self.architecture, self.tag)
+            return Path(cast(str, open_clip.download_pretrained(config)))
+        except Exception as error:  # offline, refused, gone: the user's way out is the same
+            raise cannot_download(self.name, error) from error
+
+    def build(self, pretrained: bool) -> Anatomy:
+        # With weights to come, open_clip must not fetch a text tower's own ones first.
+        try:
+            model = open_clip.create_model(self.architecture, pretrained=None, pretrained_text=False)
+        except (RuntimeError, ValueError) as error:
+            raise PeftmarkError(f"open_clip cannot make {self.architecture!r}: {error}") from error
+        if pretrained:
+            file = self.weights_file()
+            state = {key.removeprefix("module."): value for key, value in load_state_dict(file).items()}
+            result = model.load_state_dict(state, strict=False)
+            check_keys(file, result.missing_keys, result.unexpected_keys)
+        if not isinstance(model, CLIP):
+            raise Unsupported(
+                f"{self.name} is a {type(model).__name__}; only open_clip's native CLIP has an anatomy yet"
+            )
+        tokenizer = open_clip.get_tokenizer(self.architecture)
+        return clip_anatomy(self.name, model, tokenizer)
+
+
+class ExplicitAttention(nn.Module):
+    """Self-attention with q, k, v and output projections of their own, equal to a packed `nn.MultiheadAttention`.
+
+    The packed matrix hides the projections from methods; weights are copied, outputs are equal.
+    """
+
+    def __init__(self, packed: nn.MultiheadAttention) -> None:
+        super().__init__()
+        width = packed.embed_dim
+        self.num_heads = packed.num_heads
+        weights = cast(Tensor, packed.in_proj_weight).chunk(3)
+        biases = cast(Tensor, packed.in_proj_bias).chunk(3)
+        for name, weight, bias in zip(("q_proj", "k_proj", "v_proj"), weights, biases, strict=True):
+            setattr(self, name, _linear(width, weight, bias))
+        self.out_proj = _linear(width, packed.out_proj.weight, cast(Tensor, packed.out_proj.bias))
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """Tokens (N, L, D) -> (N, L, D); `attn_mask` (L, L) is added to the scores."""
+        n, length, width = x.shape
+        q, k, v = (
+            cast(nn.Linear, projection)(x).view(n, length, self.num_heads, -1).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+        return self.out_proj(y.transpose(1, 2).reshape(n, length, width))
+
+
+def _linear(width: int, weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.Linear(width, width, device=weight.device, dtype=weight.dtype)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return layer
+
+
+class ExplicitBlock(ResidualAttentionBlock):
+    """open_clip's block over an `ExplicitAttention`."""
+
+    def attention(
+        self,
+        q_x: Tensor,
+        k_x: Tensor | None = None,
+        v_x: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+    ) -> Tensor:
+        return self.attn(q_x, attn_mask=None if attn_mask is None else attn_mask.to(q_x.dtype))
+
+
+class SlottedClipBlock(SlottedBlock):
+    """The forward of open_clip's `ResidualAttentionBlock`, through the slots."""
+
+    def forward(self, q_x: Tensor, *unused: None, attn_mask: Tensor | None = None) -> Tensor:
+        x = self.enter(q_x)
+        block = cast(Any, self)
+        x = self.residual("attention", x, block.ls_1(block.attention(block.ln_1(x), attn_mask=attn_mask)))
+        return self.residual("mlp", x, block.ls_2(block.mlp(block.ln_2(x))))
+
+
+def make_explicit(transformer: nn.Module) -> list[ExplicitBlock]:
+    """Rewrite the blocks of an open_clip transformer to explicit projections, in place; outputs stay equal."""
+    blocks = list(cast(nn.ModuleList, transformer.resblocks))
+    for block in blocks:
+        if type(block) is ResidualAttentionBlock and not hasattr(block, "ln_1_kv"):
+            block.attn = cast(Any, ExplicitAttention(cast(nn.MultiheadAttention, block.attn)))
+            block.__class__ = ExplicitBlock
+    return [block for block in blocks if isinstance(block, ExplicitBlock)]
+
+
+def _block(module: ExplicitBlock, log: list[Insertion]) -> Block:
+    block = Block(module, SlottedClipBlock, log=log)
+    attention = cast(Any, module.attn)
+    q, k, v = (Affine(layer, log=log) for layer in (attention.q_proj, attention.k_proj, attention.v_proj))
+    block.attention = Attention(
+        name="attention",
+        block=block,
+        norm=Affine(module.ln_1, log=log),
+        inputs=(q, k, v),
+        output=Affine(attention.out_proj, log=log),
+        q=q,
+        k=k,
+        v=v,
+        num_heads=attention.num_heads,
+    )
+    block.mlp = Mlp(
+        name="mlp",
+        block=block,
+        norm=Affine(module.ln_2, log=log),
+        inputs=(Affine(cast(nn.Module, module.mlp.c_fc), log=log),),
+        output=Affine(cast(nn.Module, module.mlp.c_proj), log=log),
+    )
+    return block
+
+
+class ClipAnatomy(Anatomy):
+    """The image tower of an open_clip `CLIP`."""
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """What the tower pools, before the projection to the shared space (as CLIP's own linear probes read it)."""
+        tower = cast(VisionTransformer, self.model)
+        return tower._pool(tower.transformer(tower._embeds(images)))[0]
+
+    def projected(self, images: Tensor) -> Tensor:
+        return cast(CLIP, self.root).encode_image(images)
+
+
+@dataclass(kw_only=True)
+class ClipText(TextTower):
+    """The text tower of an open_clip `CLIP`: causal attention, the feature is read at the end token."""
+
+    tokenizer: Callable[..., Tensor]
+    blocks: tuple[Block, ...] = field(repr=False, default=())
+
+    @property
+    def clip(self) -> CLIP:
+        return cast(CLIP, self.root)
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        return self.tokenizer(list(texts), context_length=self.context_length)
+
+    def lengths(self, ids: Tensor) -> Tensor:
+        return ids.argmax(dim=-1) + 1  # the end token has the highest id
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.clip.token_embedding(ids)
+
+    def encode(self, embedded: Tensor, ids: Tensor) -> Tensor:
+        clip, length = self.clip, embedded.shape[1]
+        mask = None if clip.attn_mask is None else clip.attn_mask[:length, :length]
+        x = clip.transformer(embedded + clip.positional_embedding[:length], attn_mask=mask)
+        x = text_global_pool(clip.ln_final(x), ids, clip.text_pool_type, eos_token_id=clip.text_eos_id)
+        if isinstance(clip.text_projection, nn.Linear):
+            return clip.text_projection(x)
+        return x if clip.text_projection is None else x @ clip.text_projection
+
+    def logits(self, cosines: Tensor) -> Tensor:
+        logits = self.clip.logit_scale.exp() * cosines
+        return logits if self.clip.logit_bias is None else logits + self.clip.logit_bias
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return (
+            (name, parameter)
+            for name, parameter in self.root.named_parameters()
+            if not name.startswith(("visual.", "logit_")) and not is_inserted(name)
+        )
+
+
+def clip_anatomy(name: str, model: CLIP, tokenizer: Callable[..., Tensor]) -> Anatomy:
+    """The anatomy of an open_clip `CLIP` with a ViT image tower; its attention is rewritten to explicit projections.
+
+    Raises:
+        Unsupported: where the image tower is not a plain open_clip ViT.
+    """
+    tower = model.visual
+    if not isinstance(tower, VisionTransformer) or tower.attn_pool is not None:
+        raise Unsupported(f"{name}: its image tower ({type(tower).__name__}) has no anatomy yet")
+    log: list[Insertion] = []
+    vision_blocks = make_explicit(tower.transformer)
+    text_blocks = make_explicit(model.transformer)
+    text = ClipText(
+        root=model,
+        width=model.token_embedding.embedding_dim,
+        context_length=model.context_length,
+        log=log,
+        tokenizer=tokenizer,
+        blocks=tuple(_block(block, log) for block in text_blocks),
+    )
+    mean = getattr(tower, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN
+    std = getattr(tower, "image_std", None) or open_clip.OPENAI_DATASET_STD
+    return ClipAnatomy(
+        name=name,
+        model=tower,
+        root=model,
+        feature_dim=tower.ln_post.normalized_shape[0],
+        image_size=cast(tuple[int, int], tuple(tower.image_size)),
+        mean=tuple(mean),
+        std=tuple(std),
+        log=log,
+        text=text,
+        width=tower.conv1.out_channels,
+        grid=cast(tuple[int, int], tuple(tower.grid_size)),
+        prefix_tokens=1,
+        token_blocks=tuple(_block(block, log) for block in vision_blocks),
+        patch_embedding=Affine(tower.conv1, shift_sink=(tower, "positional_embedding", 1), log=log),
+        final_norm=Affine(tower.ln_post, log=log),
+    )

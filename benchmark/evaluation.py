@@ -1,0 +1,40 @@
+"""Evaluation: predictions on a split, accuracy in percent."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..methods import AdaptedModel, OpenVocabularyClassifier
+from ..tasks import Split
+from .preprocess import Preprocess
+
+BATCH_SIZE = 256
+"""Images a batch; fixed, so that it cannot be a reason for two runs to differ."""
+
+
+@torch.inference_mode()
+def predict(model: AdaptedModel, split: Split, preprocess: Preprocess) -> Tensor:
+    """Predicted labels (N,) of a split, on the CPU; an open-vocabulary model takes the split's class names."""
+    model.eval()
+    if isinstance(model, OpenVocabularyClassifier):
+        model.set_class_names(split.class_names)
+    frames = 1 if split.images.dim() == 4 else split.images.shape[1]
+    batches = split.images.split(max(BATCH_SIZE // frames, 1))
+    return torch.cat([model(preprocess(images)).argmax(dim=-1) for images in batches]).cpu()
+
+
+def accuracy(predictions: Tensor, split: Split) -> float:
+    """Percent of correct labels."""
+    return 100.0 * int((predictions == split.labels).sum()) / len(split)
+
+
+def predictions_sha256(predictions: Mapping[str, Tensor]) -> str:
+    """Of the labels of all splits, by sorted name."""
+    digest = hashlib.sha256()
+    for name in sorted(predictions):
+        digest.update(predictions[name].to(torch.int64).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Launchers: where and how planned runs are carried out."""

@@ -1,0 +1,68 @@
+"""The local launcher: long-lived worker processes on this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Generator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+
+import torch
+from pebble import ProcessExpired, ProcessPool
+
+from ...results import ErrorInfo, RunSpec, Store
+from ..run import failed_record
+from .outcome import Options, Outcome
+from .worker import start, work
+
+
+def launch(specs: list[RunSpec], options: Options) -> Generator[Outcome, None, None]:
+    """Carry out the runs on `options.jobs` workers, yielding each as it ends, in no fixed order.
+
+    A worker imports torch once and lives on; one that dies or exceeds the time limit is replaced, and its run gets a
+    record that says so. Closing the iterator (Ctrl-C) stops the workers; every record written before stays.
+    """
+    # spawn: a forked child of a process that has used torch's thread pools can hang
+    pool = ProcessPool(
+        max_workers=min(options.jobs, len(specs)),
+        initializer=start,
+        initargs=(options,),
+        context=multiprocessing.get_context("spawn"),
+    )
+    finished = False
+    try:
+        futures: dict[Future[Outcome], RunSpec] = {
+            pool.schedule(work, args=(spec,), timeout=options.timeout_s): spec for spec in specs
+        }
+        waiting = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield _outcome(future, futures[future], options)
+        finished = True
+    finally:
+        if finished:
+            pool.close()
+        else:
+            pool.stop()
+        pool.join()
+
+
+def _outcome(future: Future[Outcome], spec: RunSpec, options: Options) -> Outcome:
+    try:
+        return future.result()
+    except TimeoutError:
+        message = f"longer than --timeout {options.timeout_s:g} s"
+        return _failed(spec, options, "timeout", ErrorInfo(phase="run", type="TimeoutError", message=message))
+    except ProcessExpired as error:
+        message = (
+            f"its worker ended by itself (exit code {error.exitcode}); -9 is often the system's out-of-memory killer"
+        )
+        return _failed(spec, options, "error", ErrorInfo(phase="run", type="WorkerDied", message=message))
+    except Exception as error:  # the record could not be written, or a plug-in fails in the worker
+        return Outcome(spec=spec, status="error", test=None, seconds=0.0, message=f"{type(error).__name__}: {error}")
+
+
+def _failed(spec: RunSpec, options: Options, status: str, error: ErrorInfo) -> Outcome:
+    record = failed_record(spec, torch.device(options.device), status, error)
+    Store(options.results).write(record)
+    return Outcome.of(record)

@@ -1,0 +1,81 @@
+"""Protocols: how every method of a track is trained and evaluated. Versioned, frozen, data (``protocols/*.toml``)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from ..errors import PeftmarkError
+from ..results import ProtocolSpec
+
+PROTOCOLS = Path(__file__).parent / "protocols"
+
+
+class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One protocol. A record made under changed settings carries the changes and leaves the ranking.
+
+    Attributes:
+        epochs, batch_size: of training; the last, smaller batch is kept.
+        weight_decay: on tensors with two axes or more; biases, norms and scales are not decayed.
+        schedule, warmup_epochs: linear warm-up, then cosine to zero (or constant), by step.
+        learning_rates: by method family; a family that is not listed gets `default_learning_rate`.
+        learning_rate: one rate for all, in place of the families'.
+    """
+
+    name: str
+    version: int
+    epochs: int
+    batch_size: int
+    optimizer: Literal["adamw", "sgd"]
+    weight_decay: float
+    schedule: Literal["cosine", "constant"]
+    warmup_epochs: float
+    precision: Literal["float32", "bfloat16"]
+    learning_rates: dict[str, float]
+    default_learning_rate: float = 1e-3
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.batch_size < 1 or self.warmup_epochs < 0:
+            raise ValueError("epochs and warmup_epochs must not be negative, batch_size must be at least 1")
+
+    def learning_rate_of(self, family: str) -> float:
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return self.learning_rates.get(family, self.default_learning_rate)
+
+
+def load_protocol(name: str, overrides: Mapping[str, Any] | None = None) -> Protocol:
+    """A protocol by its file's stem (``embedded-v1``), with some settings changed.
+
+    Raises:
+        PeftmarkError: on an unknown protocol or setting, or a value of the wrong type.
+    """
+    path = PROTOCOLS / f"{name}.toml"
+    if not path.is_file():
+        known = sorted(file.stem for file in PROTOCOLS.glob("*.toml"))
+        raise PeftmarkError(f"unknown protocol {name!r}: there is {', '.join(known)}")
+    try:
+        protocol = msgspec.toml.decode(path.read_bytes(), type=Protocol)
+        return _override(protocol, overrides or {})
+    except msgspec.MsgspecError as error:
+        raise PeftmarkError(f"protocol {name}: {error}") from error
+
+
+def protocol_of(spec: ProtocolSpec) -> Protocol:
+    """The protocol that a spec was planned under, with the spec's overrides."""
+    return load_protocol(f"{spec.name}-v{spec.version}", spec.overrides)
+
+
+def _override(protocol: Protocol, overrides: Mapping[str, Any]) -> Protocol:
+    fields = set(Protocol.__struct_fields__) - {"name", "version", "learning_rates"}
+    for key in overrides:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(fields))}"
+            raise PeftmarkError(f"protocol {protocol.name}-v{protocol.version} has no setting {key!r}: {hint}")
+    return msgspec.convert(msgspec.structs.asdict(protocol) | dict(overrides), Protocol, strict=False)

@@ -1,0 +1,222 @@
+"""One run: a spec in, a record out, whatever happens in between."""
+
+from __future__ import annotations
+
+import copy
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from ..backbones import RANDOM, Anatomy, find_backbone
+from ..errors import PeftmarkError, Unsupported
+from ..methods import AdaptedModel, Context, adapt, make_method
+from ..registry import METHODS, TASKS
+from ..results import (
+    SCHEMA_VERSION,
+    BackboneSpec,
+    ErrorInfo,
+    Params,
+    Quality,
+    RunRecord,
+    RunSpec,
+    Storage,
+    TestFigure,
+    Time,
+    write_atomically,
+)
+from ..tasks import Task, TaskData
+from .environment import environment
+from .evaluation import accuracy, predict, predictions_sha256
+from .preprocess import Preprocess
+from .protocol import protocol_of
+from .training import Diverged, steps_per_epoch, train
+
+
+@dataclass
+class _Progress:
+    """Where a run is, and what is known so far: a failure reports it."""
+
+    phase: str = "setup"
+    seconds: dict[str, float] = field(default_factory=dict)
+    data_sha256: str | None = None
+    params: Params | None = None
+    storage: Storage | None = None
+
+    @contextmanager
+    def enter(self, phase: str) -> Iterator[None]:
+        self.phase = phase
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+
+
+def run(
+    spec: RunSpec, device: torch.device, checkpoint: Path | None = None, adapter_file: Path | None = None
+) -> RunRecord:
+    """Carry out a run. Never raises for what a run can do wrong: the record's status says it.
+
+    Args:
+        checkpoint: the weights file, where the spec's weights are not the backbone's own.
+        adapter_file: where the trained tensors are saved (safetensors); None does not save them.
+    """
+    progress = _Progress()
+    try:
+        quality = _run(spec, device, checkpoint, adapter_file, progress)
+    except Exception as error:
+        return _record(spec, device, progress, status=_status(error), error=_describe(error, progress.phase))
+    return _record(spec, device, progress, status="ok", quality=quality)
+
+
+def _run(
+    spec: RunSpec, device: torch.device, checkpoint: Path | None, adapter_file: Path | None, progress: _Progress
+) -> Quality:
+    protocol = protocol_of(spec.protocol)
+    with progress.enter("data"):
+        task, data = load_task(spec.task.name)
+        progress.data_sha256 = _data_sha256(spec.task.name)
+    with progress.enter("setup"):
+        model = _build(spec, checkpoint, task, data).to(device)
+        preprocess = Preprocess(model.anatomy, device)
+        train_images, train_labels = preprocess(data.train.images), data.train.labels.to(device)
+        context = Context(
+            epochs=protocol.epochs,
+            steps_per_epoch=steps_per_epoch(len(data.train), protocol),
+            class_names=data.train.class_names,
+            templates=task.templates,
+        )
+        model.method.prepare(model, zip(train_images.split(protocol.batch_size),
+                                        train_labels.split(protocol.batch_size), strict=True))  # fmt: skip
+        progress.params = count_parameters(model)
+    with progress.enter("train"):
+        rate = protocol.learning_rate_of(METHODS.entry(spec.method.name).family)
+        curve = train(model, train_images, train_labels, protocol, rate, context, spec.seed)
+    with progress.enter("evaluation"):
+        validation = accuracy(predict(model, data.validation, preprocess), data.validation)
+        predictions = {name: predict(model, split, preprocess) for name, split in data.tests.items()}
+        figures = {name: accuracy(predictions[name], split) for name, split in data.tests.items()}
+    adapter = safetensors.torch.save(model.adapter_state_dict())
+    progress.storage = Storage(adapter_bytes=len(adapter))
+    if adapter_file is not None:
+        write_atomically(adapter_file, adapter)
+    return Quality(
+        metric=task.metric,
+        validation=validation,
+        test=task.headline(figures),
+        tests={name: TestFigure(value=value, n=len(data.tests[name])) for name, value in figures.items()},
+        n_test=sum(len(split) for split in data.tests.values()),
+        predictions_sha256=predictions_sha256(predictions),
+        curve=curve,
+    )
+
+
+def _build(spec: RunSpec, checkpoint: Path | None, task: Task, data: TaskData) -> AdaptedModel:
+    track = task.track
+    method = make_method(spec.method.name, spec.method.config)
+    tracks = METHODS.entry(spec.method.name).metadata["tracks"]
+    if track not in tracks:
+        raise Unsupported(f"{spec.method.name} is for {', '.join(tracks)} tasks; {task.name} is {track}")
+    torch.manual_seed(spec.seed)
+    anatomy = _backbone(spec.backbone, checkpoint)
+    torch.manual_seed(spec.seed)  # whether the backbone came from the cache must not show in what follows
+    if track == "open_vocabulary":
+        return adapt(anatomy, method, class_names=data.train.class_names, templates=task.templates)
+    return adapt(anatomy, method, num_classes=len(data.train.class_names), num_frames=task.num_frames)
+
+
+def _backbone(spec: BackboneSpec, checkpoint: Path | None) -> Anatomy:
+    """A fresh backbone: drawn anew where its weights are random, else a copy of the one that is loaded."""
+    if spec.weights == RANDOM:
+        return find_backbone(spec.name).build(pretrained=False)
+    return copy.deepcopy(_pretrained(spec, checkpoint))
+
+
+@lru_cache(maxsize=2)
+def _pretrained(spec: BackboneSpec, checkpoint: Path | None) -> Anatomy:
+    backbone = find_backbone(spec.name if checkpoint is None else f"{spec.name}@{checkpoint}")
+    if backbone.weights_id(pretrained=True) != spec.weights:
+        raise PeftmarkError(f"the weights of {spec.name} changed since the run was planned: run the command again")
+    return backbone.build(pretrained=True)
+
+
+@lru_cache(maxsize=2)
+def load_task(name: str) -> tuple[Task, TaskData]:
+    """A task and its data; kept, since the runs of a task follow one another."""
+    task = TASKS[name](name)
+    return task, task.load()
+
+
+@lru_cache(maxsize=64)
+def _data_sha256(name: str) -> str:
+    return load_task(name)[1].sha256()
+
+
+def count_parameters(model: AdaptedModel) -> Params:
+    """The five numbers of MEASUREMENT.md."""
+    return Params(
+        trainable=model.trainable_parameters(),
+        trainable_without_head=model.trainable_parameters(include_head=False),
+        stored=sum(tensor.numel() for tensor in model.adapter_state_dict().values()),
+        added_at_inference=0 if model.anatomy.mergeable else model.inserted_parameters(),
+        total=sum(parameter.numel() for parameter in model.parameters()),
+    )
+
+
+def _status(error: Exception) -> Any:
+    if isinstance(error, Unsupported):
+        return "unsupported"
+    if isinstance(error, Diverged):
+        return "diverged"
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+        return "oom"
+    return "error"
+
+
+def _describe(error: Exception, phase: str) -> ErrorInfo:
+    """The message; of an unforeseen error also where it was raised."""
+    message = str(error).strip() or type(error).__name__
+    if not isinstance(error, (PeftmarkError, Diverged)):
+        frames = traceback.extract_tb(error.__traceback__)
+        if frames:
+            message += f" ({Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name})"
+    return ErrorInfo(phase=phase, type=type(error).__name__, message=message)
+
+
+def _record(spec: RunSpec, device: torch.device, progress: _Progress, **outcome: Any) -> RunRecord:
+    return RunRecord(
+        schema_version=SCHEMA_VERSION,
+        run_id=spec.run_id,
+        spec=spec,
+        time_s=Time(**{phase: round(seconds, 3) for phase, seconds in progress.seconds.items()}),
+        env=environment(device, progress.data_sha256),
+        created=now(),
+        protocol_deviation=deviation(spec),
+        params=progress.params,
+        storage=progress.storage,
+        **outcome,
+    )
+
+
+def failed_record(spec: RunSpec, device: torch.device, status: Any, error: ErrorInfo) -> RunRecord:
+    """The record of a run that could not report itself: it ran out of time, or its worker died."""
+    return _record(spec, device, _Progress(), status=status, error=error)
+
+
+def deviation(spec: RunSpec) -> str | None:
+    """What of the protocol was changed, for people; None where nothing was."""
+    changed = ", ".join(f"{key}={value}" for key, value in sorted(spec.protocol.overrides.items()))
+    return f"protocol {spec.protocol.name}-v{spec.protocol.version} with {changed}" if changed else None
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

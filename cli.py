@@ -1,0 +1,303 @@
+"""The command line. Heavy modules are imported by the commands that need them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .errors import PeftmarkError
+from .registry import BACKBONES, METHODS, SUITES, TASKS, Registry, load_plugins
+
+if TYPE_CHECKING:
+    from .benchmark.launch.outcome import Outcome
+    from .results import RunSpec
+
+KINDS: dict[str, Registry[Any]] = {"methods": METHODS, "backbones": BACKBONES, "tasks": TASKS, "suites": SUITES}
+INTERRUPTED = 130
+import_option = click.option(
+    "--import",
+    "plugins",
+    multiple=True,
+    metavar="FILE",
+    help="A Python file that registers methods, backbones or tasks.",
+)
+
+
+class _Group(click.Group):
+    """Errors that a user can mend are one line; Ctrl-C exits with 130."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except PeftmarkError as error:
+            click.echo(f"peftmark: {error}", err=True)
+            context.exit(2)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            context.exit(INTERRUPTED)
+        except BrokenPipeError:  # `peftmark list … | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            context.exit(0)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="peftmark")
+def main() -> None:
+    """Fair, measured comparison of parameter-efficient fine-tuning in computer vision."""
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(list(KINDS)))
+@click.argument("pattern", default="*")
+@click.option("--json", "as_json", is_flag=True, help="A JSON list of objects.")
+@click.option("--all", "everything", is_flag=True, help="Backbones: timm's and open_clip's names too.")
+@import_option
+def list_command(kind: str, pattern: str, as_json: bool, everything: bool, plugins: tuple[str, ...]) -> None:
+    """List what is registered; PATTERN matches NAME and FAMILY/NAME."""
+    load_plugins(plugins)
+    registry = KINDS[kind]
+    rows = [registry.entry(name).describe() for name in registry.names(pattern)]
+    if everything and kind == "backbones":
+        rows += _library_backbones(pattern)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    if not rows:
+        raise PeftmarkError(f"no {registry.kind} matches {pattern!r}: `peftmark list {kind}` shows all")
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        label = row.get("family") or row.get("group") or row.get("protocol") or ""
+        click.echo(f"{row['name']:{width}}  {label:16}  {row['summary']}")
+
+
+def _library_backbones(pattern: str) -> list[dict[str, Any]]:
+    from fnmatch import fnmatchcase
+
+    import open_clip
+    import timm
+
+    names = [("timm", f"timm/{name}") for name in timm.list_models()]
+    names += [("open_clip", f"open_clip/{name}") for name in open_clip.list_models()]
+    return [
+        {"name": name, "family": family, "summary": "", "origin": family}
+        for family, name in names
+        if fnmatchcase(name, pattern) or fnmatchcase(name.partition("/")[2], pattern)
+    ]
+
+
+@main.command()
+@click.argument("kind", type=click.Choice([kind.removesuffix("s") for kind in KINDS]))
+@click.argument("name")
+@import_option
+def show(kind: str, name: str, plugins: tuple[str, ...]) -> None:
+    """Show one entry: its description, its origin, and a method's hyper-parameters with their defaults."""
+    load_plugins(plugins)
+    entry = KINDS[f"{kind}s"].entry(name)
+    click.echo(f"{entry.name}\n")
+    click.echo(entry.doc.strip() + "\n")
+    for key, value in entry.metadata.items():
+        click.echo(f"{key}: {', '.join(value) if isinstance(value, tuple) else value}")
+    click.echo(f"origin: {entry.origin}")
+    if kind == "method":
+        from .methods import make_method
+
+        method = make_method(entry.name)
+        click.echo(f"version: {method.version}")
+        for key, value in method.config().items():
+            click.echo(f"--set method.{key}={value}")
+
+
+@main.command("run")
+@click.option("--suite", help="A suite's name, or a TOML file.")
+@click.option("--method", "methods", multiple=True, metavar="M", help="A method, or a wildcard (additive/*).")
+@click.option(
+    "--backbone", "backbones", multiple=True, metavar="B", help="timm/…, open_clip/…, a bare name, NAME@FILE."
+)
+@click.option("--task", "tasks", multiple=True, metavar="T", help="A task, or a wildcard (embedded/*).")
+@click.option("--seed", "seeds", multiple=True, type=click.IntRange(min=0), metavar="N", help="May be repeated.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="method.rank=8, protocol.epochs=2, …")
+@click.option("--results", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, metavar="DIR")
+@click.option("--existing", type=click.Choice(["skip", "retry", "overwrite"]), default="skip", show_default=True)
+@click.option("--launcher", type=click.Choice(["local"]), default="local", show_default=True)
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Workers; by default one a core, one with a GPU.")
+@click.option("--device", metavar="D", help="cpu, cuda, cuda:1; by default the GPU where there is one.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="Short for --set protocol.precision=P.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds a run may take.")
+@click.option("--save-adapters", is_flag=True, help="Keep what was trained, as safetensors beside the records.")
+@click.option("--dry-run", is_flag=True, help="Print what would be run.")
+@import_option
+def run_command(
+    suite: str | None,
+    methods: tuple[str, ...],
+    backbones: tuple[str, ...],
+    tasks: tuple[str, ...],
+    seeds: tuple[int, ...],
+    settings: tuple[str, ...],
+    results: Path,
+    existing: str,
+    launcher: str,
+    jobs: int | None,
+    device: str | None,
+    precision: str | None,
+    timeout: float | None,
+    save_adapters: bool,
+    dry_run: bool,
+    plugins: tuple[str, ...],
+) -> None:
+    """Run methods on backbones and tasks, and write a record of each run.
+
+    With --suite, the other selections narrow or extend the suite. Finished runs are not run again.
+    """
+    load_plugins(plugins)
+    parsed = _parse_settings(settings)
+    if precision:
+        parsed["protocol"]["precision"] = precision
+
+    from .benchmark.plan import Request, pending, plan
+    from .results import Store
+
+    planned = plan(
+        Request(
+            suite=suite,
+            methods=methods,
+            backbones=backbones,
+            tasks=tasks,
+            seeds=seeds,
+            method_settings=parsed["method"],
+            protocol_settings=parsed["protocol"],
+        )
+    )
+    store = Store(results)
+    work = pending(planned.specs, store, existing)
+    if dry_run:
+        for spec in work.todo:
+            click.echo(f"{spec.run_id}  {_label(spec)}")
+        click.echo(f"{len(work.todo)} to run, {sum(work.done.values())} finished, in {results}")
+        return
+    from .benchmark.environment import find_device
+    from .benchmark.launch.outcome import Options
+
+    found = find_device(device)
+    cores = len(os.sched_getaffinity(0))
+    options = Options(
+        results=results,
+        device=str(found),
+        jobs=jobs or (cores if found.type == "cpu" else 1),
+        timeout_s=timeout,
+        save_adapters=save_adapters,
+        plugins=tuple(str(Path(file).resolve()) for file in plugins),
+        checkpoints=planned.checkpoints,
+    )
+    with store.lock():
+        store.remove_temporary_files()
+        for run_id in work.damaged:
+            click.echo(f"{store.path(run_id)} is damaged: set aside as {store.set_aside(run_id)}, run again", err=True)
+        counts = _carry_out(work.todo, options)
+    _summarize(counts, work.done, results)
+
+
+def _parse_settings(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """``method.rank=8`` -> {"method": {"rank": 8}}; a value is read as TOML where it is TOML, else as text."""
+    parsed: dict[str, dict[str, Any]] = {"method": {}, "protocol": {}}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        scope, dot, name = key.strip().partition(".")
+        if not equals or not dot or scope not in parsed or not name:
+            raise PeftmarkError(f"--set {setting}: write method.NAME=VALUE or protocol.NAME=VALUE")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        parsed[scope][name] = value
+    return parsed
+
+
+def _carry_out(todo: list[RunSpec], options: Any) -> Counter[str]:
+    """Launch the runs, print a line for each that ends, and keep a progress bar below on a terminal."""
+    counts: Counter[str] = Counter()
+    if not todo:
+        return counts
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from .benchmark.launch.local import launch
+
+    console = Console(highlight=False, soft_wrap=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: stop the workers, keep the records
+    outcomes = launch(todo, options)
+    try:
+        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+            bar = progress.add_task(f"{min(options.jobs, len(todo))} workers", total=len(todo))
+            for outcome in outcomes:
+                counts[outcome.status] += 1
+                number = f"[{sum(counts.values())}/{len(todo)}]"
+                console.print(f"{number} {_line(outcome)}", markup=False)
+                progress.advance(bar)
+    except KeyboardInterrupt:
+        outcomes.close()
+        click.echo(
+            f"interrupted: {sum(counts.values())} records are kept in {options.results}; "
+            f"the same command goes on with the rest",
+            err=True,
+        )
+        raise SystemExit(INTERRUPTED) from None
+    return counts
+
+
+def _label(spec: RunSpec) -> str:
+    changed = "".join(f" {key}={value}" for key, value in _not_default(spec).items())
+    return f"{spec.method.name}{changed}  {spec.backbone.name}  {spec.task.name}  seed {spec.seed}"
+
+
+def _not_default(spec: RunSpec) -> dict[str, Any]:
+    from .methods import make_method
+
+    default = make_method(spec.method.name).config()
+    return {key: value for key, value in spec.method.config.items() if default.get(key) != value}
+
+
+def _line(outcome: Outcome) -> str:
+    figure = f"{outcome.test:5.1f}" if outcome.test is not None else outcome.status
+    reason = f"  ({outcome.message})" if outcome.message else ""
+    return f"{_label(outcome.spec)}  {figure}  {outcome.seconds:.1f} s{reason}"
+
+
+def _summarize(counts: Counter[str], done: Counter[str], results: Path) -> None:
+    ran = ", ".join(f"{number} {status}" for status, number in sorted(counts.items())) or "nothing to run"
+    before = f"; {sum(done.values())} were finished before" if done else ""
+    click.echo(f"{ran}{before}; records in {results}")
+    if any(status not in ("ok", "unsupported") for status in counts):
+        raise SystemExit(1)
+
+
+@main.command()
+@click.option("--results", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, metavar="DIR")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: RESULTS/board.")
+def board(results: Path, out: Path | None) -> None:
+    """Build the leaderboard from a folder of records and print its path."""
+    from .leaderboard import build_board
+
+    click.echo(build_board(results, out or results / "board").resolve())

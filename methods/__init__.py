@@ -1,0 +1,16 @@
+"""The zoo: one file a method, in folders by taxonomy, and `adapt`, which applies one to a backbone."""
+
+from .adapting import DEFAULT_TEMPLATES, AdaptedModel, Classifier, OpenVocabularyClassifier, adapt
+from .method import Batches, Context, Method, make_method
+
+__all__ = [
+    "DEFAULT_TEMPLATES",
+    "AdaptedModel",
+    "Batches",
+    "Classifier",
+    "Context",
+    "Method",
+    "OpenVocabularyClassifier",
+    "adapt",
+    "make_method",
+]

@@ -1,0 +1,227 @@
+"""`adapt`: a backbone by name + a method by name -> a model that can be trained, saved, merged."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..backbones import Anatomy, find_backbone
+from ..backbones.slots import is_inserted
+from ..errors import PeftmarkError
+from .method import Batches, Method, make_method
+
+DEFAULT_TEMPLATES = ("a photo of a {}.",)
+
+
+class AdaptedModel(nn.Module):
+    """A backbone changed by a method.
+
+    Args:
+        anatomy: of the backbone; the model takes it over.
+        method: adapts it.
+
+    ``model.backbone`` is the backbone's own module, under its own parameter names.
+    """
+
+    def __init__(self, anatomy: Anatomy, method: Method) -> None:
+        super().__init__()
+        self.anatomy = anatomy
+        self.method = method
+        self.backbone = anatomy.root
+        method.adapt(anatomy)
+
+    @abstractmethod
+    def head_parameters(self) -> Iterable[nn.Parameter]:
+        """The classifier's parameters: trained with every method and counted apart."""
+
+    def train(self, mode: bool = True) -> Self:
+        """As `nn.Module.train`, but a frozen BatchNorm keeps its running statistics."""
+        super().train(mode)
+        for module in self.backbone.modules():
+            if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
+                module.eval()
+        return self
+
+    def trainable_parameters(self, include_head: bool = True) -> int:
+        """How many numbers training changes."""
+        head = {id(parameter) for parameter in self.head_parameters()}
+        return sum(p.numel() for p in self.parameters() if p.requires_grad and (include_head or id(p) not in head))
+
+    def inserted_parameters(self) -> int:
+        """How many parameters the method put beside the backbone's own."""
+        return sum(parameter.numel() for name, parameter in self.named_parameters() if is_inserted(name))
+
+    def adapter_state_dict(self) -> dict[str, Tensor]:
+        """What was trained, head included, and nothing else: copies, on the CPU."""
+        return {n: p.detach().to("cpu", copy=True) for n, p in self.named_parameters() if p.requires_grad}
+
+    def load_adapter_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Load what `adapter_state_dict` gave on another model of the same method, configuration and backbone.
+
+        Raises:
+            PeftmarkError: where names or shapes do not fit; nothing is loaded then.
+        """
+        trained = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+        wrong = sorted(set(state) ^ set(trained)) or [n for n, p in trained.items() if state[n].shape != p.shape]
+        if wrong:
+            raise PeftmarkError(
+                f"the adapter does not fit: {len(wrong)} tensors differ (e.g. {wrong[0]}); "
+                f"adapt with the method, configuration and classes that it was trained with"
+            )
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(state[name])
+
+    def merge(self) -> AdaptedModel:
+        """Fold the method into the backbone's weights: `backbone` then has its own structure again.
+
+        Raises:
+            NotMergeable: where the method cannot be folded; the model stays as it is.
+        """
+        self.anatomy.merge()
+        return self
+
+
+class Classifier(AdaptedModel):
+    """Features -> a linear head over `num_classes`; of a video (N, T, 3, H, W), the mean of the frames' features.
+
+    Each frame is normalised, then the mean is taken (as AIM does).
+    """
+
+    def __init__(self, anatomy: Anatomy, method: Method, num_classes: int, num_frames: int | None = None) -> None:
+        super().__init__(anatomy, method)
+        self.num_frames = num_frames
+        self.head = nn.Linear(anatomy.feature_dim, num_classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.02, a=-0.04, b=0.04)
+        nn.init.zeros_(self.head.bias)
+
+    def head_parameters(self) -> Iterable[nn.Parameter]:
+        return self.head.parameters()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W), or (N, T, 3, H, W) with ``num_frames=T`` -> logits (N, num_classes)."""
+        if self.num_frames is None:
+            return self.head(self.anatomy.pooled(images))
+        features = self.anatomy.pooled(images.flatten(0, 1))
+        return self.head(features.view(len(images), self.num_frames, -1).mean(dim=1))
+
+
+class OpenVocabularyClassifier(AdaptedModel):
+    """Images -> logits over class names: cosines of image and text features, by the model's own scale."""
+
+    def __init__(self, anatomy: Anatomy, method: Method, class_names: Sequence[str], templates: Sequence[str]) -> None:
+        super().__init__(anatomy, method)
+        self.text = anatomy.text_tower()
+        self.templates = tuple(templates)
+        self._text_features: Tensor | None = None
+        self.set_class_names(class_names)
+
+    def head_parameters(self) -> Iterable[nn.Parameter]:
+        return ()
+
+    def set_class_names(self, class_names: Sequence[str]) -> None:
+        """Classify into other classes from now on.
+
+        Raises:
+            PeftmarkError: on an empty list, an empty name or a name that stands there twice.
+        """
+        names = tuple(class_names)
+        if not names or any(not name.strip() for name in names):
+            raise PeftmarkError("class_names must be non-empty names")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise PeftmarkError(f"class name {twice[0]!r} stands there twice: classes need different names")
+        self.class_names = names
+        self._text_features = None
+        if self.text.prompt is not None:
+            self.text.prompt.set_class_names(self.text, names)
+
+    def train(self, mode: bool = True) -> Self:
+        self._text_features = None  # training changes them
+        return super().train(mode)
+
+    def load_adapter_state_dict(self, state: dict[str, Tensor]) -> None:
+        super().load_adapter_state_dict(state)
+        self._text_features = None
+
+    def text_features(self) -> Tensor:
+        """Normalised features (C, E) of the classes; kept while nothing can change them."""
+        if self._text_features is not None:
+            return self._text_features
+        changing = self.training and self.text.trainable
+        with torch.set_grad_enabled(changing and torch.is_grad_enabled()):
+            prompt = self.text.prompt
+            if prompt is None:
+                features = self.text.ensemble(self.class_names, self.templates)
+            else:
+                features = F.normalize(self.text.encode(*prompt()), dim=-1)
+        if not changing:
+            self._text_features = features
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> logits (N, number of class names)."""
+        features = F.normalize(self.anatomy.projected(images), dim=-1)
+        return self.text.logits(features @ self.text_features().T)
+
+
+def adapt(
+    backbone: str | Anatomy,
+    method: str | Method,
+    *,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    templates: Sequence[str] = DEFAULT_TEMPLATES,
+    num_frames: int | None = None,
+    pretrained: bool = True,
+    batches: Batches | None = None,
+    **config: Any,
+) -> AdaptedModel:
+    """Make a model of a backbone and a method.
+
+    Args:
+        backbone: a name (see `peftmark.backbones.find_backbone`) or an anatomy that the model may take over.
+        method: a name, its hyper-parameters in `config`; or a method object.
+        num_classes: of a linear classifier. Exactly one of `num_classes` and `class_names` is given.
+        class_names: an open-vocabulary classifier over these names, written into `templates` ("a photo of a {}.").
+        num_frames: frames T of a clip; images are then (N, T, 3, H, W).
+        pretrained: load the backbone's weights; False draws them and never touches the network.
+        batches: (images, labels) for methods that score parameters on data.
+
+    Returns:
+        A model in training mode; (N, 3, H, W) -> (N, num_classes).
+
+    Raises:
+        PeftmarkError: on unknown names, bad hyper-parameters, weights that cannot be had.
+        Unsupported: where the method cannot work on the backbone.
+
+    >>> import torch
+    >>> model = adapt("vit_tiny_patch16_224", method="lora", num_classes=10, pretrained=False, rank=4)
+    >>> model(torch.zeros(2, 3, 224, 224)).shape
+    torch.Size([2, 10])
+    >>> model.trainable_parameters(include_head=False)
+    36864
+    """
+    if (num_classes is None) == (class_names is None):
+        raise PeftmarkError("give num_classes=N for a linear classifier, or class_names=[…] for an open vocabulary")
+    if isinstance(method, str):
+        method = make_method(method, config)
+    elif config:
+        method = replace(method, **config)
+    if isinstance(backbone, str):
+        backbone = find_backbone(backbone).build(pretrained and method.pretrained)
+    if class_names is not None:
+        model: AdaptedModel = OpenVocabularyClassifier(backbone, method, class_names, templates)
+    else:
+        assert num_classes is not None
+        model = Classifier(backbone, method, num_classes, num_frames)
+    if batches is not None:
+        method.prepare(model, batches)
+    return model.train()

@@ -1,0 +1,78 @@
+"""Visual prompt tuning."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ...backbones import Anatomy, Insert
+from ...registry import METHODS
+from ..method import Method
+
+
+class Prompts(Insert):
+    """Puts `length` learned tokens behind the prefix tokens of a stream (N, L, D).
+
+    Args:
+        width: D. length: how many prompts. prefix: tokens before them (the class token).
+        bound: the prompts start uniform in ±bound.
+        replace: whether the stream already holds prompts, which these take the place of.
+    """
+
+    def __init__(self, width: int, length: int, prefix: int, bound: float, dropout: float, replace: bool) -> None:
+        super().__init__()
+        self.prompts = nn.Parameter(torch.empty(length, width).uniform_(-bound, bound))
+        self.dropout = nn.Dropout(dropout)
+        self.prefix = prefix
+        self.replace = replace
+
+    def forward(self, x: Tensor) -> Tensor:
+        prompts = self.dropout(self.prompts).expand(len(x), -1, -1)
+        rest = self.prefix + (len(self.prompts) if self.replace else 0)
+        return torch.cat((x[:, : self.prefix], prompts, x[:, rest:]), dim=1)
+
+
+class DropPrompts(Insert):
+    """Takes the prompts out of the stream again, so that any read-out sees the backbone's own tokens."""
+
+    def __init__(self, length: int, prefix: int) -> None:
+        super().__init__()
+        self.length = length
+        self.prefix = prefix
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((x[:, : self.prefix], x[:, self.prefix + self.length :]), dim=1)
+
+
+@METHODS.register("vpt_deep", family="additive", tracks=("image", "open_vocabulary", "video"))
+@dataclass
+class VPTDeep(Method):
+    """Learned prompt tokens at the input of every block (Jia et al. 2022, arXiv:2203.12119, equations 5-6).
+
+    `prompt_length` tokens stand behind the class token, without position; each block's prompts replace the previous
+    block's. They start uniform in ±sqrt(6 / (3·patch² + D)) (src/models/vit_prompt/vit.py), so an untrained model is
+    not the bare backbone. L·p·D parameters: 9,216·p on ViT-B/16. Prompts leave before the final norm, which the class
+    token does not notice. The paper chooses the length per task; 10 is the one of its released CUB run.
+    """
+
+    identity_at_start: ClassVar[bool] = False
+
+    prompt_length: int = 10
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.prompt_length < 1:
+            raise ValueError("prompt_length must be at least 1")
+
+    def adapt(self, anatomy: Anatomy) -> None:
+        width, prefix = anatomy.width, anatomy.prefix_tokens
+        patch = anatomy.stem.weight.shape[-2] * anatomy.stem.weight.shape[-1]
+        bound = math.sqrt(6 / (3 * patch + width))
+        for index, block in enumerate(anatomy.blocks):
+            prompts = Prompts(width, self.prompt_length, prefix, bound, self.dropout, replace=index > 0)
+            block.add_before(prompts)
+        anatomy.norm.add_before(DropPrompts(self.prompt_length, prefix))

@@ -1,0 +1,100 @@
+"""What a method is: one dataclass, its fields the hyper-parameters, `adapt` the change it makes to a backbone."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
+
+import msgspec
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..backbones import Anatomy
+from ..errors import PeftmarkError
+from ..registry import METHODS
+
+if TYPE_CHECKING:
+    from .adapting import AdaptedModel
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""(images, labels) pairs."""
+
+
+@dataclass
+class Context:
+    """Where a training run is: passed to a method's hooks."""
+
+    epochs: int
+    steps_per_epoch: int
+    class_names: tuple[str, ...]
+    templates: tuple[str, ...] = ()
+    epoch: int = 0
+    step: int = 0
+    """Optimizer steps done so far, over all epochs."""
+
+
+@dataclass
+class Method:
+    """Base of all methods. Fields of a subclass are its hyper-parameters, with the paper's defaults.
+
+    Class attributes:
+        version: goes up whenever the method's results change; it is in every spec.
+        pretrained: whether the backbone's pretrained weights are used (`scratch` says no).
+        identity_at_start: whether an adapted model computes what the bare backbone computes until it is trained;
+            a class that says no gives its paper's reason in the docstring.
+    """
+
+    version: ClassVar[int] = 1
+    pretrained: ClassVar[bool] = True
+    identity_at_start: ClassVar[bool] = True
+
+    def adapt(self, anatomy: Anatomy) -> None:
+        """Change the frozen backbone: choose what trains, insert what is new.
+
+        Raises:
+            Unsupported: where the backbone lacks a part that the method needs.
+        """
+
+    def prepare(self, model: AdaptedModel, batches: Batches) -> None:
+        """Look at training data once before training, for methods that score parameters on it."""
+
+    def loss(self, model: AdaptedModel, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+        """The training loss of one batch, by default cross-entropy of the logits."""
+        return F.cross_entropy(model(images), labels)
+
+    def after_backward(self, model: AdaptedModel, context: Context) -> None:
+        """Look at or change gradients before the optimizer's step."""
+
+    def config(self) -> dict[str, Any]:
+        """Every hyper-parameter, defaults included, as plain data."""
+        return asdict(self)
+
+
+def make_method(name: str, config: Mapping[str, Any] | None = None) -> Method:
+    """A method by name, with some of its hyper-parameters set.
+
+    Raises:
+        PeftmarkError: on an unknown method, an unknown hyper-parameter or a value of the wrong type.
+    """
+    cls = METHODS[name]
+    config = dict(config or {})
+    hints = get_type_hints(cls)
+    known = {item.name for item in fields(cls) if item.init}
+    for key, value in config.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known)) or 'none'}"
+            raise PeftmarkError(f"method {name!r} has no hyper-parameter {key!r}: {hint}")
+        try:
+            config[key] = msgspec.convert(value, hints[key], strict=False)
+        except msgspec.ValidationError as error:
+            raise PeftmarkError(f"method {name!r}: {key}={value!r} is not valid: {error}") from error
+    try:
+        return cls(**config)
+    except ValueError as error:
+        raise PeftmarkError(f"method {name!r}: {error}") from error
+
+
+__all__ = ["Batches", "Context", "Method", "dataclass", "field", "make_method"]

@@ -1,0 +1,25 @@
+"""LayerNorm tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ...backbones import Anatomy
+from ...registry import METHODS
+from ..method import Method
+
+
+@METHODS.register("layernorm", family="selective", tracks=("image", "open_vocabulary", "video"))
+@dataclass
+class LayerNormTuning(Method):
+    """Train the weight and bias of every LayerNorm (Basu et al. 2023, arXiv:2304.01457).
+
+    38,400 parameters on ViT-B/16: 25 norms of 2 x 768.
+    """
+
+    def adapt(self, anatomy: Anatomy) -> None:
+        norms = (module for module in anatomy.model.modules() if isinstance(module, nn.LayerNorm))
+        chosen = {id(parameter) for norm in norms for parameter in norm.parameters()}
+        anatomy.train(lambda name, parameter: id(parameter) in chosen)

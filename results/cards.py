@@ -1,0 +1,54 @@
+"""What the board shows of a method, backbone or task: the harness writes it beside the records, plug-ins' too.
+
+``<results>/cards/<kind>/<name>.json`` (slashes in names become ``__``); a task's sample picture lies next to its card.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from .store import CARDS, write_atomically
+
+Kind = Literal["methods", "backbones", "tasks"]
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    family: str
+    """A method's or backbone's family; a task's group (natural, specialized, structured, …)."""
+    doc: str
+    origin: str
+    facts: dict[str, Any] = {}
+    """Of a task: track, metric, num_classes, chance_percent, n_train, n_validation, n_test, tests; else metadata."""
+    picture: str | None = None
+    """File name of a PNG beside the card."""
+
+
+def card_path(root: Path, kind: Kind, name: str) -> Path:
+    return root / CARDS / kind / f"{name.replace('/', '__')}.json"
+
+
+def write_card(root: Path, kind: Kind, card: Card, picture: bytes | None = None) -> None:
+    """Write a card where it is new or changed."""
+    path = card_path(root, kind, card.name)
+    if picture is not None:
+        card = msgspec.structs.replace(card, picture=path.with_suffix(".png").name)
+        write_atomically(path.with_suffix(".png"), picture)
+    data = msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n"
+    if not path.exists() or path.read_bytes() != data:
+        write_atomically(path, data)
+
+
+def read_cards(root: Path, kind: Kind) -> dict[str, Card]:
+    """Cards by name, from `root` and its sub-folders; a damaged one is passed over (the next run rewrites it)."""
+    cards: dict[str, Card] = {}
+    for path in sorted(root.rglob(f"{CARDS}/{kind}/*.json")):
+        try:
+            card = msgspec.json.decode(path.read_bytes(), type=Card)
+        except msgspec.DecodeError:
+            continue
+        cards.setdefault(card.name, card)
+    return cards

@@ -1,0 +1,60 @@
+"""Records as a pandas frame: one row a record, nested fields joined by dots (``spec.method.name``)."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..errors import PeftmarkError
+from .record import RunRecord
+from .store import Store
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def load_results(path: str | Path) -> pandas.DataFrame:
+    """All records below a folder, one row each; a damaged file becomes a warning.
+
+    Columns are the record's fields, nested ones joined by dots: ``spec.method.name``, ``spec.task.name``,
+    ``quality.test`` (percent), ``params.trainable_without_head``, …; ``spec.method.config`` stays a dict.
+
+    Raises:
+        PeftmarkError: where there is no such folder.
+    """
+    if not Path(path).is_dir():
+        raise PeftmarkError(f"no results folder {path}: run `peftmark run` first, or name another folder")
+    records, problems = Store(path).load()
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    return to_frame(records)
+
+
+def to_frame(records: list[RunRecord]) -> pandas.DataFrame:
+    """Rows sorted by task, method and seed, so that the same records always give the same frame."""
+    import pandas as pd
+
+    rows = [_flatten(msgspec.to_builtins(record)) for record in records]
+    frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
+    return frame.sort_values(
+        ["spec.task.name", "spec.backbone.name", "spec.method.name", "spec.seed", "run_id"], ignore_index=True
+    )
+
+
+_WHOLE = frozenset({"spec.method.config", "spec.protocol.overrides", "quality.tests", "env.packages"})
+
+
+def _flatten(value: dict[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, dict) and name not in _WHOLE:
+            flat.update(_flatten(item, f"{name}."))
+        else:
+            flat[name] = item
+    return flat

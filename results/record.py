@@ -1,0 +1,177 @@
+"""The record of one run: what was asked (`RunSpec`), what came out, and the environment it came out of.
+
+Units stand in the names; accuracies are percent. A record is one JSON file; everything else is derived from records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from ..errors import PeftmarkError
+
+SCHEMA_VERSION = 1
+
+Status = Literal["ok", "oom", "diverged", "timeout", "unsupported", "error", "cancelled"]
+FINISHED: frozenset[str] = frozenset({"ok", "unsupported", "oom", "diverged", "timeout"})
+"""Statuses that ``--existing skip`` counts as finished: running again would give the same."""
+
+
+class _Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class MethodSpec(_Frozen, frozen=True):
+    name: str
+    version: int
+    config: dict[str, Any] = {}
+    """Every hyper-parameter of the method, defaults included."""
+
+
+class BackboneSpec(_Frozen, frozen=True):
+    name: str
+    weights: str
+    """The sha256 of the weights' file, or ``"random"``."""
+
+
+class TaskSpec(_Frozen, frozen=True):
+    name: str
+    version: int
+    split_sha256: str
+
+
+class ProtocolSpec(_Frozen, frozen=True):
+    name: str
+    version: int
+    overrides: dict[str, Any] = {}
+    """What ``--set protocol.…`` changed; a run with any is a deviation and leaves the ranking."""
+
+
+class RunSpec(_Frozen, frozen=True):
+    """All that decides a run's result. Two machines that are given equal specs do the same work."""
+
+    method: MethodSpec
+    backbone: BackboneSpec
+    task: TaskSpec
+    protocol: ProtocolSpec
+    trial: int = 0
+    seed: int = 0
+
+    @property
+    def run_id(self) -> str:
+        """The first 16 hex digits of the sha256 of the canonical JSON."""
+        return hashlib.sha256(canonical_json(self)).hexdigest()[:16]
+
+
+class ErrorInfo(_Frozen, frozen=True):
+    phase: str
+    """Where in the run it happened: setup, data, adapt, train, evaluation."""
+    type: str
+    message: str
+
+
+class TestFigure(_Frozen, frozen=True):
+    value: float
+    n: int
+
+
+class Quality(_Frozen, frozen=True):
+    metric: str
+    validation: float | None
+    test: float
+    """The task's headline figure, e.g. accuracy, or the harmonic mean of base and new classes."""
+    tests: dict[str, TestFigure]
+    n_test: int
+    predictions_sha256: str
+    """Of the predicted labels on all test images, in order: equal specs on one machine give equal hashes."""
+    curve: list[dict[str, float]] = []
+    """One entry an epoch: ``epoch``, ``train_loss``, ``learning_rate``."""
+
+
+class Params(_Frozen, frozen=True):
+    """The five parameter counts of MEASUREMENT.md."""
+
+    trainable: int
+    trainable_without_head: int
+    stored: int
+    added_at_inference: int
+    total: int
+
+
+class Storage(_Frozen, frozen=True):
+    adapter_bytes: int
+
+
+class Time(_Frozen, frozen=True):
+    """Seconds of each phase: information, never ranked (a run does not time itself for the ranking)."""
+
+    setup: float = 0.0
+    data: float = 0.0
+    train: float = 0.0
+    evaluation: float = 0.0
+    tuning: float = 0.0
+
+
+class Env(_Frozen, frozen=True):
+    hardware_class: str
+    device: str
+    torch: str
+    python: str
+    packages: dict[str, str]
+    git_sha: str | None
+    dirty: bool | None
+    threads: int
+    data_sha256: str | None = None
+    """Of the pixels and labels that were used: two machines whose data differ can be told apart."""
+
+
+class RunRecord(_Frozen, frozen=True):
+    schema_version: int
+    run_id: str
+    spec: RunSpec
+    status: Status
+    time_s: Time
+    env: Env
+    created: str
+    """UTC, ISO 8601."""
+    error: ErrorInfo | None = None
+    protocol_deviation: str | None = None
+    quality: Quality | None = None
+    params: Params | None = None
+    storage: Storage | None = None
+
+
+def canonical_json(value: Any) -> bytes:
+    """Sorted keys, no white space, UTF-8; NaN and infinity are refused."""
+    plain = msgspec.to_builtins(value)
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def decode_record(data: bytes, source: str | Path) -> RunRecord:
+    """Read and check one record.
+
+    Raises:
+        PeftmarkError: where it is not JSON, does not fit the schema, or its id is not its spec's; names `source`.
+    """
+    try:
+        record = msgspec.json.decode(data, type=RunRecord)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise PeftmarkError(f"{source} is not a record: {error}") from error
+    if record.schema_version != SCHEMA_VERSION:
+        raise PeftmarkError(
+            f"{source} has schema version {record.schema_version}; this peftmark reads {SCHEMA_VERSION}"
+        )
+    if record.run_id != record.spec.run_id:
+        raise PeftmarkError(f"{source}: run_id {record.run_id} is not that of its spec ({record.spec.run_id})")
+    if (record.status == "ok") != (record.quality is not None):
+        raise PeftmarkError(f"{source}: a record has quality if and only if its status is ok")
+    return record
+
+
+def encode_record(record: RunRecord) -> bytes:
+    """Indented JSON, for people and for `git diff`."""
+    return json.dumps(msgspec.to_builtins(record), indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -1,0 +1,123 @@
+"""Records on disk: ``<results>/<run_id>.json``, each written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+from ..errors import PeftmarkError
+from .record import RunRecord, decode_record, encode_record
+
+CARDS = "cards"
+"""Sub-folder of descriptions of methods, backbones and tasks (see `cards`)."""
+
+ADAPTERS = "adapters"
+"""Sub-folder that ``--save-adapters`` fills with safetensors files."""
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Temp file in the same folder, fsync, rename: a reader, or a ``kill -9``, never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class Store:
+    """A results folder.
+
+    Args:
+        root: the folder; created on the first write. Records may lie in sub-folders (by suite).
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one command that writes to it.
+
+        Raises:
+            PeftmarkError: where the folder cannot be written to, or another command holds it.
+        """
+        lock = filelock.FileLock(self.root / ".lock", timeout=0)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise PeftmarkError(
+                f"another peftmark command is writing to {self.root}: wait for it, or choose another with --results DIR"
+            ) from error
+        except OSError as error:
+            raise PeftmarkError(
+                f"cannot write to the results folder {self.root} ({error.strerror}): choose another with --results DIR"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def remove_temporary_files(self) -> None:
+        """Delete what a killed process was writing. Call it under the lock."""
+        for path in self.root.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+    def paths(self) -> dict[str, Path]:
+        """Record files by run id, from the folder and its sub-folders."""
+        return {path.stem: path for path in self._files()}
+
+    def path(self, run_id: str) -> Path:
+        """Where the record with this id is, or would be written."""
+        direct = self.root / f"{run_id}.json"
+        return direct if direct.exists() else self.paths().get(run_id, direct)
+
+    def write(self, record: RunRecord) -> Path:
+        path = self.path(record.run_id)
+        write_atomically(path, encode_record(record))
+        return path
+
+    def load(self) -> tuple[list[RunRecord], list[str]]:
+        """All records, and one line for every file that is not one (a half-written or foreign file)."""
+        records: dict[str, RunRecord] = {}
+        problems: list[str] = []
+        for path in self._files():
+            try:
+                record = decode_record(path.read_bytes(), path)
+            except PeftmarkError as error:
+                problems.append(str(error))
+                continue
+            except OSError as error:
+                problems.append(f"{path} cannot be read ({error.strerror})")
+                continue
+            records.setdefault(record.run_id, record)
+        return list(records.values()), problems
+
+    def set_aside(self, run_id: str) -> Path | None:
+        """Rename a damaged record's file to ``….json.damaged``, so that a new run does not overwrite it."""
+        path = self.path(run_id)
+        if not path.exists():
+            return None
+        aside = path.with_suffix(".json.damaged")
+        path.replace(aside)
+        return aside
+
+    def _files(self) -> Iterator[Path]:
+        if not self.root.is_dir():
+            return
+        for path in sorted(self.root.rglob("*.json")):
+            parts = path.relative_to(self.root).parts[:-1]
+            if CARDS not in parts and ADAPTERS not in parts and not path.name.startswith("."):
+                yield path

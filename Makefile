@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUITE ?= embedded
 RESULTS ?= runs
+BOARD ?= board
 EXTRAS ?=
 JOBS ?=
 RUN_FLAGS ?=
@@ -31,10 +32,10 @@ setup: $(VENV)/.installed-$(if $(EXTRAS),$(EXTRAS),base)
 
 bench: $(VENV)/.installed-base
 	$(BIN)/peftmark run --suite $(SUITE) --results $(RESULTS) $(if $(JOBS),--jobs $(JOBS)) $(RUN_FLAGS); status=$$?; \
-	[ $$status -gt 1 ] || $(BIN)/peftmark board --results $(RESULTS) || status=$$?; exit $$status
+	[ $$status -gt 1 ] || $(BIN)/peftmark board --results $(RESULTS) --out $(BOARD) || status=$$?; exit $$status
 
 board: $(VENV)/.installed-base
-	$(BIN)/peftmark board --results $(RESULTS)
+	$(BIN)/peftmark board --results $(RESULTS) --out $(BOARD)
 
 reference: $(VENV)/.installed-base
 	$(BIN)/peftmark run --suite embedded --seed 0 --seed 1 --seed 2 --results results/records/embedded $(RUN_FLAGS)

@@ -127,6 +127,9 @@ def show(kind: str, name: str, plugins: tuple[str, ...]) -> None:
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="method.rank=8, protocol.epochs=2, …")
 @click.option("--results", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, metavar="DIR")
 @click.option("--existing", type=click.Choice(["skip", "retry", "overwrite"]), default="skip", show_default=True)
+@click.option(
+    "--protocol", default="embedded-v1", show_default=True, metavar="P", help="Without --suite, which has its own."
+)
 @click.option("--launcher", type=click.Choice(["local"]), default="local", show_default=True)
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Workers; by default one a core, one with a GPU.")
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1; by default the GPU where there is one.")
@@ -144,6 +147,7 @@ def run_command(
     settings: tuple[str, ...],
     results: Path,
     existing: str,
+    protocol: str,
     launcher: str,
     jobs: int | None,
     device: str | None,
@@ -174,6 +178,7 @@ def run_command(
             seeds=seeds,
             method_settings=parsed["method"],
             protocol_settings=parsed["protocol"],
+            protocol=protocol,
         )
     )
     store = Store(results)
@@ -295,9 +300,9 @@ def _summarize(counts: Counter[str], done: Counter[str], results: Path) -> None:
 
 @main.command()
 @click.option("--results", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, metavar="DIR")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: RESULTS/board.")
-def board(results: Path, out: Path | None) -> None:
+@click.option("--out", type=click.Path(path_type=Path), default=Path("board"), show_default=True, metavar="DIR")
+def board(results: Path, out: Path) -> None:
     """Build the leaderboard from a folder of records and print its path."""
     from .leaderboard import build_board
 
-    click.echo(build_board(results, out or results / "board").resolve())
+    click.echo(build_board(results, out).resolve())

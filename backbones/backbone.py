@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def full_name(name: str) -> str:
 
     if name.split(".")[0] in open_clip.list_models():
         return f"open_clip/{name}"
-    near = timm.list_models(f"*{name.split('.')[0]}*")[:4]
+    known = [*BACKBONES.names(), *timm.list_models(), *open_clip.list_models()]
+    near = difflib.get_close_matches(name, known, n=4)
     hint = f"did you mean {', '.join(near)}?" if near else "see `peftmark list backbones --all`"
     raise PeftmarkError(f"unknown backbone {name!r}: {hint}")

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..methods import make_method
 from ..registry import BACKBONES, METHODS, TASKS, Entry
 from ..results import Card, RunSpec, write_card
 from ..results.cards import Kind, card_path
@@ -24,7 +25,8 @@ def describe(root: Path, spec: RunSpec, task: Task, data: TaskData) -> None:
     """Write the cards of a run's method, backbone and task, where this process has not yet."""
     if _first(root, "methods", spec.method.name):
         method = METHODS.entry(spec.method.name)
-        write_card(root, "methods", _card(method.name, method, method.family, dict(method.metadata)))
+        facts = {**method.metadata, "defaults": make_method(method.name).config()}
+        write_card(root, "methods", _card(method.name, method, method.family, facts))
     if _first(root, "backbones", spec.backbone.name):
         backbone = BACKBONES.entry(spec.backbone.name)
         write_card(root, "backbones", _card(spec.backbone.name, backbone, backbone.family, dict(backbone.metadata)))

@@ -48,7 +48,7 @@ def read_cards(root: Path, kind: Kind) -> dict[str, Card]:
     for path in sorted(root.rglob(f"{CARDS}/{kind}/*.json")):
         try:
             card = msgspec.json.decode(path.read_bytes(), type=Card)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             continue
         cards.setdefault(card.name, card)
     return cards

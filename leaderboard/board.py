@@ -1,0 +1,48 @@
+"""`build_board`: a folder of records to a folder of pages."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..errors import PeftmarkError
+from ..results import Store
+from .catalogue import Catalogue
+from .folder import check_replaceable, replacing
+from .site import Site, write_site
+from .tables import make_board
+
+
+def build_board(results: str | Path, out: str | Path, *, built: datetime | None = None) -> Path:
+    """Write a static site about all records below `results` that opens from a file, without any network.
+
+    An earlier board in `out` is replaced as a whole once the new one is complete.
+
+    Args:
+        results: a folder of records, with their cards.
+        out: the site's folder; new, empty, or an earlier board.
+        built: the time to print on the pages, now by default. All else depends on the records alone.
+
+    Returns:
+        The path of the front page.
+
+    Raises:
+        PeftmarkError: where there are no records, or `out` cannot or must not be replaced.
+    """
+    results, out = Path(results), Path(out)
+    if not results.is_dir():
+        raise PeftmarkError(f"no results folder {results}: run `peftmark run` first, or name another with --results")
+    records, problems = Store(results).load()
+    if not records:
+        damaged = f" ({len(problems)} damaged or foreign files)" if problems else ""
+        raise PeftmarkError(
+            f"no records in {results}{damaged}: run `peftmark run` first, or name another with --results"
+        )
+    check_replaceable(out, results)
+    records.sort(key=lambda record: record.run_id)
+    problems = [problem.replace(f"{results}/", "") for problem in problems]
+    catalogue = Catalogue(results, records)
+    board = make_board(records, catalogue)
+    with replacing(out) as folder:
+        write_site(Site(board, catalogue, records, problems, built or datetime.now(UTC)), folder)
+    return out / "index.html"

@@ -1,0 +1,122 @@
+"""How numbers and settings are written on the board: plain text, escaped by the templates."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+
+def figure(value: float) -> str:
+    """A percentage to one decimal.
+
+    >>> figure(71.25), figure(100)
+    ('71.2', '100.0')
+    """
+    return f"{value:.1f}"
+
+
+def spread(std: float | None) -> str:
+    """
+    >>> spread(0.44), spread(None)
+    ('±0.4', '')
+    """
+    return "" if std is None else f"±{std:.1f}"
+
+
+def count(value: float) -> str:
+    """A large count in three to four digits.
+
+    >>> count(0), count(840), count(38_400), count(294_912), count(85_798_656)
+    ('0', '840', '38.4 k', '294.9 k', '85.8 M')
+    """
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if round(value / unit, 1) >= 1:
+            return f"{value / unit:.1f} {name}"
+    return f"{value:.0f}"
+
+
+def exact(value: float) -> str:
+    """
+    >>> exact(294912)
+    '294,912'
+    """
+    return f"{value:,.0f}"
+
+
+def share(value: float) -> str:
+    """A fraction as a percentage with as many decimals as it needs.
+
+    >>> share(0.00344), share(0.0712), share(1), share(0), share(1e-7)
+    ('0.34%', '7.1%', '100%', '0%', '<0.01%')
+    """
+    percent = 100 * value
+    if 0 < percent < 0.01:
+        return "<0.01%"
+    if percent in (0, 100):
+        return f"{percent:.0f}%"
+    return f"{percent:.2f}%" if percent < 1 else f"{percent:.1f}%"
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(0.25), duration(42.3), duration(125), duration(7300)
+    ('0.25 s', '42 s', '2 min 5 s', '2 h 1 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def size(value: int) -> str:
+    """
+    >>> size(512), size(1_200_000)
+    ('512 B', '1.2 MB')
+    """
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= unit:
+            return f"{value / unit:.1f} {name}"
+    return f"{value} B"
+
+
+def plain(value: Any) -> str:
+    """A setting or fact as a person writes it: text bare, everything else as JSON.
+
+    >>> plain("q,v"), plain(8), plain(None), plain(["q", "v"])
+    ('q,v', '8', 'null', '["q", "v"]')
+    """
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of text, with the address it leads to if there is one."""
+
+    text: str
+    href: str | None = None
+
+
+_LINK = re.compile(r"arXiv:(?P<arxiv>\d{4}\.\d{4,5})|https?://[^\s<>\"'`)\]]*[\w/]")
+
+
+def linked(text: str) -> list[Piece]:
+    """Split a docstring at the papers and addresses it names.
+
+    >>> linked("LoRA (arXiv:2106.09685).")[1]
+    Piece(text='arXiv:2106.09685', href='https://arxiv.org/abs/2106.09685')
+    """
+    pieces: list[Piece] = []
+    end = 0
+    for match in _LINK.finditer(text):
+        pieces.append(Piece(text[end : match.start()]))
+        arxiv = match["arxiv"]
+        pieces.append(Piece(match[0], f"https://arxiv.org/abs/{arxiv}" if arxiv else match[0]))
+        end = match.end()
+    pieces.append(Piece(text[end:]))
+    return [piece for piece in pieces if piece.text]

@@ -1,0 +1,214 @@
+"""Anatomies: the same numbers as the library's own model, every part where it should be, slots that leave no trace."""
+
+from __future__ import annotations
+
+import copy
+
+import open_clip
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from peftmark.backbones import Anatomy, Insert, WeightDelta, find_backbone
+from peftmark.backbones.open_clip_backbone import ExplicitAttention, make_explicit
+from peftmark.backbones.slots import insert_delta, module_slots, remove_slots
+from peftmark.errors import NotMergeable, Unsupported
+
+
+class Add(Insert):
+    """Adds a constant."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.value
+
+
+class Double(WeightDelta):
+    """Doubles the linear map it is put on."""
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return x @ weight.T
+
+    def weight_delta(self, weight: Tensor) -> Tensor:
+        return weight.clone()
+
+
+def build(name: str, seed: int = 0) -> Anatomy:
+    torch.manual_seed(seed)
+    return find_backbone(name).build(pretrained=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2", "test_vit", "test_resnet", "test_convnext"]
+)
+def test_pooled_features_are_timm_s_own(name: str) -> None:
+    anatomy = build(name)
+    torch.manual_seed(0)
+    model = timm.create_model(name, pretrained=False, num_classes=0)
+    images = torch.randn(2, 3, *anatomy.image_size)
+    with torch.no_grad():
+        assert torch.equal(anatomy.pooled(images), model.load_state_dict(anatomy.model.state_dict()) and model(images))
+    assert anatomy.pooled(images).shape == (2, anatomy.feature_dim)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "grid"), [("vit_tiny_patch16_224", 1, 14), ("vit_small_patch14_reg4_dinov2", 5, 37)]
+)
+def test_parts_of_a_vision_transformer(name: str, prefix: int, grid: int) -> None:
+    anatomy = build(name)
+    vit = anatomy.model
+    assert (anatomy.prefix_tokens, anatomy.grid, len(anatomy.blocks)) == (prefix, (grid, grid), len(vit.blocks))
+    attention, width = anatomy.blocks[0].attention, anatomy.width
+    fused = vit.blocks[0].attn.qkv.weight
+    assert torch.equal(torch.cat([attention.q.weight, attention.k.weight, attention.v.weight]), fused)
+    assert attention.q.weight.shape == (width, width)
+    assert attention.output.module is vit.blocks[0].attn.proj
+    assert [part.module for part in anatomy.blocks[1].mlp.projections.values()] == [
+        vit.blocks[1].mlp.fc1,
+        vit.blocks[1].mlp.fc2,
+    ]
+    assert not any(parameter.requires_grad for parameter in anatomy.root.parameters())
+
+
+def test_rewritten_attention_equals_the_packed_one() -> None:
+    torch.manual_seed(0)
+    packed = nn.MultiheadAttention(32, 4, batch_first=True)
+    nn.init.normal_(packed.in_proj_bias)
+    x, mask = torch.randn(2, 7, 32), torch.full((7, 7), float("-inf")).triu(1)
+    explicit = ExplicitAttention(packed)
+    for attn_mask in (None, mask):
+        expected, _ = packed(x, x, x, need_weights=False, attn_mask=attn_mask)
+        torch.testing.assert_close(explicit(x, attn_mask), expected)
+    assert sum(p.numel() for p in explicit.parameters()) == sum(p.numel() for p in packed.parameters())
+
+
+@pytest.mark.parametrize("name", ["RN50", "ViT-B-32"])
+def test_clip_with_and_without_rewriting(name: str) -> None:
+    """Both towers' outputs stay what open_clip computes; a tower without an anatomy says so."""
+    torch.manual_seed(0)
+    if name == "RN50":
+        with pytest.raises(Unsupported, match="image tower"):
+            build("open_clip/RN50")
+        return
+    reference = open_clip.create_model(name, pretrained=None).eval()
+    images, ids = torch.randn(2, 3, 224, 224), open_clip.get_tokenizer(name)(["a cat", "a red dog"])
+    with torch.no_grad():
+        expected = reference.encode_image(images), reference.encode_text(ids)
+        explicit = copy.deepcopy(reference)
+        make_explicit(explicit.visual.transformer)
+        make_explicit(explicit.transformer)
+        torch.testing.assert_close(explicit.encode_image(images), expected[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(explicit.encode_text(ids), expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_text_tower_is_clip_s_own() -> None:
+    anatomy = build("embedded/clip")
+    text = anatomy.text_tower()
+    ids = text.tokenize(["a red apple", "dog"])
+    with torch.no_grad():
+        torch.testing.assert_close(text.encode(text.embed(ids), ids), anatomy.root.encode_text(ids))
+        images = torch.randn(2, 3, 40, 40)
+        assert torch.equal(anatomy.projected(images), anatomy.root.encode_image(images))
+        tower = anatomy.model
+        torch.testing.assert_close(anatomy.pooled(images) @ tower.proj, anatomy.projected(images))
+    own = {name for name, _ in text.named_parameters()} | {f"visual.{name}" for name, _ in anatomy.named_parameters()}
+    assert {name for name, _ in anatomy.root.named_parameters()} - own == {"logit_scale"}
+
+
+def test_embedded_vit_is_the_clip_s_image_tower() -> None:
+    from peftmark.backbones.embedded_backbone import vit_state_dict
+
+    torch.manual_seed(0)
+    clip = find_backbone("embedded/clip").build(pretrained=False)
+    # fresh norms and zero biases would hide a swapped name
+    for parameter in clip.model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    vit = find_backbone("embedded/vit").build(pretrained=False)
+    packed = open_clip_names(clip.model.state_dict())
+    vit.model.load_state_dict(vit_state_dict(packed))
+    images = torch.randn(3, 3, 40, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(vit.pooled(images), clip.pooled(images), rtol=1e-4, atol=1e-5)
+
+
+def open_clip_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A rewritten tower's state dict with its q, k and v packed again, as it lies on disk."""
+    packed: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if ".attn.q_proj." in name:
+            parts = [state[name.replace("q_proj", f"{part}_proj")] for part in "qkv"]
+            packed[name.replace("q_proj.", "in_proj_")] = torch.cat(parts)
+        elif ".attn.k_proj." not in name and ".attn.v_proj." not in name:
+            packed[name] = value
+    return packed
+
+
+def test_slots_run_in_their_places_and_leave_no_trace() -> None:
+    torch.manual_seed(0)
+    linear, norm = nn.Linear(4, 6), nn.LayerNorm(6)
+    model = nn.Sequential(linear, norm)
+    x = torch.randn(3, 4)
+    bare, keys = model(x), list(model.state_dict())
+    insert_delta(linear, (2, 4), Double())
+    module_slots(linear)["after"].append(Add(1.0))
+    module_slots(norm)["before"].append(Add(5.0))
+    y = nn.functional.linear(x, linear.weight, linear.bias)
+    y[:, 2:4] += x @ linear.weight[2:4].T
+    torch.testing.assert_close(model(x), nn.functional.layer_norm(y + 6, (6,)))
+    assert isinstance(linear, nn.Linear)
+    remove_slots(model)
+    assert torch.equal(model(x), bare)
+    assert (type(linear), type(norm), list(model.state_dict())) == (nn.Linear, nn.LayerNorm, keys)
+    assert "delta_rows" not in linear.__dict__
+
+
+def test_deltas_may_share_rows_but_not_overlap() -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(4, 6)
+    x = torch.randn(3, 4)
+    for rows in ((4, 6), (0, 2), (0, 2)):
+        insert_delta(linear, rows, Double())
+    expected = nn.functional.linear(x, linear.weight, linear.bias)
+    expected[:, :2] += 2 * (x @ linear.weight[:2].T)
+    expected[:, 4:] += x @ linear.weight[4:].T
+    torch.testing.assert_close(linear(x), expected)
+    with pytest.raises(ValueError, match="overlap"):
+        insert_delta(linear, (1, 3), Double())
+
+
+def test_a_merge_that_cannot_be_done_changes_nothing() -> None:
+    anatomy = build("test_vit")
+    block = anatomy.blocks[0]
+    block.attention.q.add_delta(Double())
+    block.mlp.add_serial(Add(1.0))
+    images = torch.randn(1, 3, *anatomy.image_size)
+    before = anatomy.pooled(images)
+    assert not anatomy.mergeable
+    with pytest.raises(NotMergeable, match="Add"):
+        anatomy.merge()
+    assert torch.equal(anatomy.pooled(images), before)
+
+
+def test_a_delta_on_one_projection_of_a_fused_layer_merges_into_its_rows() -> None:
+    anatomy = build("test_vit")
+    value = anatomy.blocks[0].attention.v
+    before, others = value.weight.clone(), anatomy.blocks[0].attention.q.weight.clone()
+    value.add_delta(Double())
+    anatomy.merge()
+    torch.testing.assert_close(value.weight, 2 * before)
+    assert torch.equal(anatomy.blocks[0].attention.q.weight, others)
+
+
+def test_parts_that_are_not_there_are_unsupported() -> None:
+    anatomy = build("test_resnet")
+    for part in ("blocks", "stem", "norm"):
+        with pytest.raises(Unsupported, match="test_resnet has no"):
+            getattr(anatomy, part)
+    with pytest.raises(Unsupported, match="no text tower"):
+        anatomy.text_tower()
+    with pytest.raises(Unsupported, match="no parameter"):
+        anatomy.train(lambda name, parameter: False)

@@ -1,0 +1,187 @@
+"""Records made up for the board: `results` is a folder that a test fills with them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peftmark.leaderboard import build_board
+from peftmark.leaderboard.catalogue import Catalogue
+from peftmark.leaderboard.tables import Board, Row, Table, make_board
+from peftmark.results import (
+    BackboneSpec,
+    Card,
+    Env,
+    ErrorInfo,
+    MethodSpec,
+    Params,
+    ProtocolSpec,
+    Quality,
+    RunRecord,
+    RunSpec,
+    Storage,
+    Store,
+    TaskSpec,
+    TestFigure,
+    Time,
+    write_card,
+)
+
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
+    "0000000c49444154789c63606060000000040001f61738550000000049454e44ae426082"
+)
+"""A PNG of one pixel."""
+
+BACKBONE_SIZE = 1_000_000
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Results:
+    """A results folder, written by the package's own store."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.records: list[RunRecord] = []
+
+    def run(
+        self,
+        method: str,
+        task: str,
+        test: float | None = None,
+        *,
+        seed: int = 0,
+        config: Mapping[str, Any] | None = None,
+        params: int = 1_000,
+        head: int = 500,
+        tests: Mapping[str, float] | None = None,
+        metric: str = "accuracy",
+        status: Any = None,
+        message: str = "it cannot",
+        overrides: Mapping[str, Any] | None = None,
+        deviation: str | None = None,
+        backbone: str = "embedded/vit",
+        weights: str | None = None,
+        method_version: int = 1,
+        task_version: int = 1,
+        split: str = "split",
+        trial: int = 0,
+        data: str = "data",
+    ) -> RunRecord:
+        """Write one record: ok if it has a test figure, else of the status given."""
+        spec = RunSpec(
+            method=MethodSpec(name=method, version=method_version, config=dict(config or {})),
+            backbone=BackboneSpec(name=backbone, weights=weights or _sha(backbone)),
+            task=TaskSpec(name=task, version=task_version, split_sha256=_sha(split + task)),
+            protocol=ProtocolSpec(name="embedded", version=1, overrides=dict(overrides or {})),
+            trial=trial,
+            seed=seed,
+        )
+        quality = None
+        if test is not None:
+            quality = Quality(
+                metric=metric,
+                validation=50.0,
+                test=test,
+                tests={name: TestFigure(value=value, n=50) for name, value in (tests or {"test": test}).items()},
+                n_test=100,
+                predictions_sha256=_sha(f"{method}{task}{seed}"),
+                curve=[{"epoch": e, "train_loss": 2.0 / e, "learning_rate": 0.001} for e in (1, 2, 3)],
+            )
+        counts = Params(
+            trainable=params + head,
+            trainable_without_head=params,
+            stored=params + head,
+            added_at_inference=params,
+            total=BACKBONE_SIZE + params + head,
+        )
+        record = RunRecord(
+            schema_version=1,
+            run_id=spec.run_id,
+            spec=spec,
+            status="ok" if quality else status,
+            time_s=Time(setup=0.5, train=90.0),
+            env=Env(
+                hardware_class="cpu:two cores",
+                device="cpu",
+                torch="2.14.1",
+                python="3.11.9",
+                packages={"timm": "1.0"},
+                git_sha="0123456789abcdef",
+                dirty=True,
+                threads=1,
+                data_sha256=_sha(data),
+            ),
+            created="2026-11-24T03:00:00+00:00",
+            error=None if quality else ErrorInfo(phase="adapt", type="Unsupported", message=message),
+            protocol_deviation=deviation,
+            quality=quality,
+            params=counts if quality else None,
+            storage=Storage(adapter_bytes=4 * (params + head)) if quality else None,
+        )
+        Store(self.root).write(record)
+        self.records.append(record)
+        return record
+
+    def method(self, name: str, family: str, doc: str = "A method.", **facts: Any) -> None:
+        write_card(self.root, "methods", Card(name=name, family=family, doc=doc, origin="here", facts=facts))
+
+    def task(self, name: str, group: str, track: str = "image", doc: str = "A task.", **facts: Any) -> None:
+        card = Card(name=name, family=group, doc=doc, origin="here", facts={"track": track, **facts})
+        write_card(self.root, "tasks", card, PIXEL)
+
+    def board(self) -> Board:
+        return make_board(self.records, Catalogue(self.root, self.records))
+
+    def table(self) -> Table:
+        """The only table of the board."""
+        [track] = self.board().tracks
+        [table] = track.tables
+        return table
+
+    def rows(self) -> dict[str, Row]:
+        return {row.label: row for row in self.table().rows}
+
+    def build(self, out: Path) -> Path:
+        return build_board(self.root, out, built=datetime(2026, 11, 24, 3, 4, tzinfo=UTC)).parent
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path / "results")
+
+
+@pytest.fixture
+def full_results(results: Results) -> Results:
+    """A bit of everything: three tracks, failures, a deviation, hostile texts, a damaged file."""
+    hostile = '<script>alert("x")</script>'
+    groups = {"digits": "natural", "groups": "natural", "textures": "specialized", "count": "structured"}
+    for name, group in groups.items():
+        results.task(f"embedded/{name}", group, chance_percent=10.0, n_train=400, doc=f"A task. {hostile}")
+    results.method("linear", "baseline", "The head only.")
+    results.method("lora", "reparameterized", f"Low rank (arXiv:2106.09685). {hostile}", defaults={"rank": 8})
+    for place, name in enumerate(groups):
+        for seed in (0, 1):
+            results.run("linear", f"embedded/{name}", 40.0 + place + seed, seed=seed, params=0)
+            results.run("lora", f"embedded/{name}", 60.0 + place + seed, seed=seed, config={"rank": 8})
+            results.run("lora", f"embedded/{name}", 58.0 - place, seed=seed, config={"rank": 16}, params=2_000)
+    results.run("lora", "embedded/digits", 95.0, config={"rank": 8}, overrides={"epochs": 2})
+    results.run("weird/<b>$x_1", "embedded/digits", status="unsupported", message=hostile)
+    results.task("embedded/base2new", "open vocabulary", "openvocab", chance_percent=2.0)
+    for name, base, new in (("zero_shot", 40.0, 40.0), ("coop", 60.0, 30.0)):
+        parts = {"base": base, "new": new, "H": 40.0}
+        results.run(
+            name, "embedded/base2new", 40.0, tests=parts, metric="harmonic_mean", backbone="embedded/clip", head=0
+        )
+    results.task("embedded/motion", "video", "video")
+    results.run("frame_mean", "embedded/motion", 15.0, params=0)
+    results.run("linear", "plugin/cars", 12.0, params=0)
+    (results.root / "0000000000000000.json").write_text('{"schema_version": 1,')
+    return results

@@ -1,0 +1,55 @@
+"""The small modules: the command line, curves, the plot's geometry, and the examples in docstrings."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+from typing import TYPE_CHECKING
+
+import pytest
+from peftmark.leaderboard.command import reproduce
+from peftmark.leaderboard.curves import loss_curve
+from peftmark.leaderboard.plots import Point, scatter
+
+if TYPE_CHECKING:
+    from .conftest import Results
+
+
+@pytest.mark.parametrize("name", ["summary", "formatting", "catalogue", "tables", "plots", "curves", "command"])
+def test_examples_in_docstrings(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(f"peftmark.leaderboard.{name}")).failed == 0
+
+
+def test_command_says_only_what_is_needed(results: Results) -> None:
+    config = {"rank": 16, "targets": "q v", "alpha": 8}
+    spec = results.run("lora", "vtab/a", 50.0, seed=3, config=config, overrides={"epochs": 2}).spec
+    start = "peftmark run --method lora --backbone embedded/vit --task vtab/a --seed 3"
+    end = "--set protocol.epochs=2"
+    assert reproduce(spec, {"rank": 8, "targets": "q v", "alpha": 8}) == f"{start} --set method.rank=16 {end}"
+    assert reproduce(spec, None) == (
+        f"{start} --set method.alpha=8 --set method.rank=16 --set 'method.targets=q v' {end}"
+    )
+
+
+def test_curve_leaves_out_what_cannot_be_drawn() -> None:
+    entries = [
+        {"epoch": 1.0, "train_loss": 3.0},
+        {"epoch": 2.0, "train_loss": float("inf")},
+        {"epoch": 3.0, "train_loss": 1.0},
+    ]
+    curve = loss_curve(entries)
+    assert curve is not None and len(curve.points) == 2
+    assert (curve.low, curve.high) == (1.0, 3.0)
+    assert loss_curve(entries[:2]) is None
+    assert loss_curve([{"epoch": 1.0, "train_loss": 2.0}, {"epoch": 2.0, "train_loss": 2.0}]) is not None
+
+
+@pytest.mark.parametrize(
+    "parameters", [(0, 0), (0, 1_000), (1, 100_000_000), (5_000, 6_000), (0, 85_800_000, 300_000)], ids=str
+)
+def test_plot_of_any_counts(parameters: tuple[int, ...]) -> None:
+    points = [Point(f"m{i} $", "other", count, 50.0 + i, 1.0 if i else None) for i, count in enumerate(parameters)]
+    svg = scatter(points, "mean <b>")
+    assert svg.startswith("<svg") and "<b>" not in svg
+    assert all(f"m{i} $" in svg for i in range(len(parameters)))
+    assert scatter(points, "mean <b>") == svg

@@ -1,0 +1,89 @@
+"""Small adapted models of every registered method, on every track that it declares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from peftmark import METHODS
+from peftmark.backbones import Anatomy, find_backbone
+from peftmark.methods import AdaptedModel, Context, adapt
+
+CLASS_NAMES = ("red apple", "grinning face", "sailboat", "dog", "hammer")
+FRAMES = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method on one track."""
+
+    method: str
+    track: str
+
+    @property
+    def backbone(self) -> str:
+        return "embedded/clip" if self.track == "open_vocabulary" else "embedded/vit"
+
+    def anatomy(self) -> Anatomy:
+        """Always the same random backbone."""
+        torch.manual_seed(0)
+        return find_backbone(self.backbone).build(pretrained=False)
+
+    def model(self, anatomy: Anatomy | None = None) -> AdaptedModel:
+        anatomy = anatomy or self.anatomy()
+        torch.manual_seed(1)
+        if self.track == "open_vocabulary":
+            return adapt(anatomy, self.method, class_names=CLASS_NAMES)
+        frames = FRAMES if self.track == "video" else None
+        return adapt(anatomy, self.method, num_classes=len(CLASS_NAMES), num_frames=frames)
+
+    def images(self, n: int = 6) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(2)
+        shape = (n, FRAMES, 3, 40, 40) if self.track == "video" else (n, 3, 40, 40)
+        return torch.randn(shape, generator=generator)
+
+
+CASES = [Case(name, track) for name in METHODS.names() for track in METHODS.entry(name).metadata["tracks"]]
+
+
+def train_a_little(model: AdaptedModel, case: Case, steps: int = 3) -> dict[str, bool]:
+    """A few AdamW steps with decay; which trainable tensors ever had a gradient that is not zero."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not trained:
+        return {}
+    optimizer = torch.optim.AdamW(trained.values(), lr=3e-3, weight_decay=0.1)
+    images, labels = case.images(), torch.arange(6) % len(CLASS_NAMES)
+    context = Context(epochs=1, steps_per_epoch=steps, class_names=CLASS_NAMES)
+    moved = dict.fromkeys(trained, False)
+    model.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model.method.loss(model, images, labels, context).backward()
+        model.method.after_backward(model, context)
+        for name, parameter in trained.items():
+            moved[name] |= parameter.grad is not None and bool(parameter.grad.abs().max() > 0)
+        optimizer.step()
+        context.step += 1
+    return moved
+
+
+def logits(model: AdaptedModel, case: Case) -> torch.Tensor:
+    model.eval()
+    with torch.no_grad():
+        return model(case.images())
+
+
+def bare_features(case: Case) -> torch.Tensor:
+    """What the untouched backbone computes: pooled features, or image embeddings for open vocabulary."""
+    anatomy = case.anatomy()
+    return features(anatomy, case)
+
+
+def features(anatomy: Anatomy, case: Case) -> torch.Tensor:
+    anatomy.root.eval()
+    images = case.images()
+    with torch.no_grad():
+        if case.track == "open_vocabulary":
+            return anatomy.projected(images)
+        return anatomy.pooled(images.flatten(0, 1) if case.track == "video" else images)

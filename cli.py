@@ -18,7 +18,7 @@ from .errors import PeftmarkError
 from .registry import BACKBONES, METHODS, SUITES, TASKS, Registry, load_plugins
 
 if TYPE_CHECKING:
-    from .benchmark.launch.outcome import Outcome
+    from .benchmark.launch.outcome import Options, Outcome
     from .results import RunSpec
 
 KINDS: dict[str, Registry[Any]] = {"methods": METHODS, "backbones": BACKBONES, "tasks": TASKS, "suites": SUITES}
@@ -226,7 +226,7 @@ def _parse_settings(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
     return parsed
 
 
-def _carry_out(todo: list[RunSpec], options: Any) -> Counter[str]:
+def _carry_out(todo: list[RunSpec], options: Options) -> Counter[str]:
     """Launch the runs, print a line for each that ends, and keep a progress bar below on a terminal."""
     counts: Counter[str] = Counter()
     if not todo:

@@ -21,8 +21,8 @@ from . import formatting
 from .catalogue import FAMILIES, GROUPS, Catalogue, Entry, place
 from .command import reproduce
 from .curves import loss_curve
+from .model import Board, Row, Table
 from .plots import Point, scatter
-from .tables import Board, Row, Table
 
 _HERE = Path(__file__).parent
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...backbones import Anatomy, PromptInsert, TextTower
-from ...errors import PeftmarkError
+from ...errors import Unsupported
 from ...registry import METHODS
 from ..method import Method
 
@@ -53,7 +53,7 @@ class ContextPrompt(PromptInsert):
                 torch.empty(len(names), self.n_ctx, self.width, device=device).normal_(std=0.02)
             )
         if self.context.dim() == 3 and len(self.context) != len(names):
-            raise PeftmarkError(
+            raise Unsupported(
                 f"class-specific contexts were learned for {len(self.context)} classes and cannot serve {len(names)}: "
                 f"use class_specific=False"
             )
@@ -61,7 +61,7 @@ class ContextPrompt(PromptInsert):
         self.ids = text.tokenize([f"{placeholder} {name}." for name in names]).to(device)
         longest = max(text.lengths(text.tokenize([f"{name}." for name in names])).tolist())
         if longest + self.n_ctx > text.context_length:
-            raise PeftmarkError(
+            raise Unsupported(
                 f"a context of {self.n_ctx} tokens leaves no room for the longest class name: the text tower reads "
                 f"{text.context_length} tokens, set method.n_ctx to at most {text.context_length - longest}"
             )

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from peftmark.leaderboard import build_board
 from peftmark.leaderboard.catalogue import Catalogue
-from peftmark.leaderboard.tables import Board, Row, Table, make_board
+from peftmark.leaderboard.model import Board, Row, Table
+from peftmark.leaderboard.tables import make_board
 from peftmark.results import (
     BackboneSpec,
     Card,

@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 import pytest
+
 from peftmark.leaderboard.command import reproduce
 from peftmark.leaderboard.curves import loss_curve
 from peftmark.leaderboard.plots import Point, scatter
@@ -23,7 +24,7 @@ def test_examples_in_docstrings(name: str) -> None:
 def test_command_says_only_what_is_needed(results: Results) -> None:
     config = {"rank": 16, "targets": "q v", "alpha": 8}
     spec = results.run("lora", "vtab/a", 50.0, seed=3, config=config, overrides={"epochs": 2}).spec
-    start = "peftmark run --method lora --backbone embedded/vit --task vtab/a --seed 3"
+    start = "peftmark run --method lora --backbone embedded/vit --task vtab/a --seed 3 --protocol embedded-v1"
     end = "--set protocol.epochs=2"
     assert reproduce(spec, {"rank": 8, "targets": "q v", "alpha": 8}) == f"{start} --set method.rank=16 {end}"
     assert reproduce(spec, None) == (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import pytest
+
 from peftmark.errors import PeftmarkError
 from peftmark.leaderboard import build_board
 from peftmark.leaderboard.folder import MARKER

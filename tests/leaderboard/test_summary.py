@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from peftmark.leaderboard.summary import Summary, mean_over_tasks, ranks, summarize
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from peftmark.leaderboard.tables import Figure, Row
+
+from peftmark.leaderboard.model import Figure, Row
 
 if TYPE_CHECKING:
     from .conftest import Results

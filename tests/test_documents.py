@@ -1,0 +1,62 @@
+"""The examples in the documents run as they are printed, and what the documents point to is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import peftmark
+import pytest
+from peftmark import METHODS
+
+ROOT = Path(peftmark.__file__).parent
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+needs_checkout = pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="documents are not in the wheel")
+
+
+def code_blocks(document: str) -> dict[str, str]:
+    """Python blocks of a document that start with a file's name, by that name."""
+    blocks = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    return dict(blocks)
+
+
+@needs_checkout
+def test_examples_run(tmp_path: Path) -> None:
+    """The method of the README on the task and the backbone of CONTRIBUTING, from files, to records and a board."""
+    blocks = {**code_blocks("README.md"), **code_blocks("CONTRIBUTING.md")}
+    assert set(blocks) == {"my_method.py", "my_task.py", "my_backbone.py"}
+    for name, code in blocks.items():
+        (tmp_path / name).write_text(code)
+    make_weights = (
+        "import timm, safetensors.torch as s; m = timm.create_model('vit_tiny_patch16_224', img_size=32, patch_size=8, "
+        "depth=2, num_classes=0); s.save_file(m.state_dict(), 'tiny.safetensors')"
+    )
+    subprocess.run([sys.executable, "-c", make_weights], cwd=tmp_path, check=True)
+    imports = [word for name in blocks for word in ("--import", name)]
+    command = [sys.executable, "-m", "peftmark", "run", "--method", "branch_gate", "--backbone", "mine/tiny"]
+    command += ["--task", "mine/noise", "--set", "protocol.epochs=2", "--jobs", "1", *imports]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "1 ok" in done.stdout
+    frame = peftmark.load_results(tmp_path / "runs")
+    assert frame["spec.method.name"].tolist() == ["branch_gate"]
+    assert frame["params.trainable_without_head"].tolist() == [2 * 192]
+    subprocess.run([sys.executable, "-m", "peftmark", "board"], cwd=tmp_path, check=True, capture_output=True)
+    page = (tmp_path / "board" / "index.html").read_text()
+    assert "branch_gate" in page
+    assert "mine/tiny" in page
+
+
+@needs_checkout
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text())
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+@needs_checkout
+def test_changelog_names_every_method() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert [name for name in METHODS.names() if f"`{name}`" not in text] == []

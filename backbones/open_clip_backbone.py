@@ -9,12 +9,12 @@ from typing import Any, cast
 
 import open_clip
 import torch
-from open_clip.model import CLIP
+from open_clip.model import CLIP, get_model_preprocess_cfg
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer, text_global_pool
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import PeftmarkError, Unsupported
+from ..errors import PeftmarkError
 from ..registry import BACKBONES
 from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
 from .backbone import Backbone
@@ -62,12 +62,10 @@ class OpenClipBackbone(Backbone):
             state = {key.removeprefix("module."): value for key, value in load_state_dict(file).items()}
             result = model.load_state_dict(state, strict=False)
             check_keys(file, result.missing_keys, result.unexpected_keys)
-        if not isinstance(model, CLIP):
-            raise Unsupported(
-                f"{self.name} is a {type(model).__name__}; only open_clip's native CLIP has an anatomy yet"
-            )
-        tokenizer = open_clip.get_tokenizer(self.architecture)
-        return clip_anatomy(self.name, model, tokenizer)
+        # another text tower's tokenizer may lie on a hub
+        tokenizer = open_clip.get_tokenizer(self.architecture) if isinstance(model, CLIP) else None
+        config = open_clip.get_model_config(self.architecture)
+        return clip_anatomy(self.name, model, config["embed_dim"], tokenizer)
 
 
 class ExplicitAttention(nn.Module):
@@ -164,15 +162,20 @@ def _block(module: ExplicitBlock, log: list[Insertion]) -> Block:
 
 
 class ClipAnatomy(Anatomy):
-    """The image tower of an open_clip `CLIP`."""
+    """The image tower of an open_clip model."""
 
     def pooled(self, images: Tensor) -> Tensor:
-        """What the tower pools, before the projection to the shared space (as CLIP's own linear probes read it)."""
-        tower = cast(VisionTransformer, self.model)
-        return tower._pool(tower.transformer(tower._embeds(images)))[0]
+        """What a ViT pools before the projection to the shared space (as CLIP's own linear probes read it).
+
+        Of another tower, its projected feature.
+        """
+        tower = self.model
+        if isinstance(tower, VisionTransformer) and self.token_blocks:
+            return tower._pool(tower.transformer(tower._embeds(images)))[0]
+        return self.projected(images)
 
     def projected(self, images: Tensor) -> Tensor:
-        return cast(CLIP, self.root).encode_image(images)
+        return cast(Any, self.root).encode_image(images)
 
 
 @dataclass(kw_only=True)
@@ -216,42 +219,45 @@ class ClipText(TextTower):
         )
 
 
-def clip_anatomy(name: str, model: CLIP, tokenizer: Callable[..., Tensor]) -> Anatomy:
-    """The anatomy of an open_clip `CLIP` with a ViT image tower; its attention is rewritten to explicit projections.
+def clip_anatomy(name: str, model: nn.Module, embed_dim: int, tokenizer: Callable[..., Tensor] | None) -> Anatomy:
+    """The anatomy of an open_clip model.
 
-    Raises:
-        Unsupported: where the image tower is not a plain open_clip ViT.
+    A native CLIP has a text tower, a plain ViT image tower has all its parts (their attention is rewritten to explicit
+    projections). Of other towers only the features are known: methods that need parts are `Unsupported`.
+
+    Args:
+        embed_dim: of the space that images and texts share.
+        tokenizer: texts -> ids; needed for a native CLIP.
     """
-    tower = model.visual
-    if not isinstance(tower, VisionTransformer) or tower.attn_pool is not None:
-        raise Unsupported(f"{name}: its image tower ({type(tower).__name__}) has no anatomy yet")
+    tower = cast(nn.Module, model.visual)
     log: list[Insertion] = []
-    vision_blocks = make_explicit(tower.transformer)
-    text_blocks = make_explicit(model.transformer)
-    text = ClipText(
-        root=model,
-        width=model.token_embedding.embedding_dim,
-        context_length=model.context_length,
-        log=log,
-        tokenizer=tokenizer,
-        blocks=tuple(_block(block, log) for block in text_blocks),
-    )
-    mean = getattr(tower, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN
-    std = getattr(tower, "image_std", None) or open_clip.OPENAI_DATASET_STD
-    return ClipAnatomy(
+    preprocess = get_model_preprocess_cfg(model)
+    size = preprocess["size"]
+    anatomy = ClipAnatomy(
         name=name,
         model=tower,
         root=model,
-        feature_dim=tower.ln_post.normalized_shape[0],
-        image_size=cast(tuple[int, int], tuple(tower.image_size)),
-        mean=tuple(mean),
-        std=tuple(std),
+        feature_dim=embed_dim,
+        image_size=(size, size) if isinstance(size, int) else cast(tuple[int, int], tuple(size)),
+        mean=tuple(preprocess["mean"]),
+        std=tuple(preprocess["std"]),
         log=log,
-        text=text,
-        width=tower.conv1.out_channels,
-        grid=cast(tuple[int, int], tuple(tower.grid_size)),
-        prefix_tokens=1,
-        token_blocks=tuple(_block(block, log) for block in vision_blocks),
-        patch_embedding=Affine(tower.conv1, shift_sink=(tower, "positional_embedding", 1), log=log),
-        final_norm=Affine(tower.ln_post, log=log),
     )
+    if isinstance(model, CLIP):
+        assert tokenizer is not None
+        anatomy.text = ClipText(
+            root=model,
+            width=model.token_embedding.embedding_dim,
+            context_length=model.context_length,
+            log=log,
+            tokenizer=tokenizer,
+            blocks=tuple(_block(block, log) for block in make_explicit(model.transformer)),
+        )
+    if isinstance(tower, VisionTransformer) and tower.attn_pool is None:
+        anatomy.feature_dim = anatomy.width = tower.conv1.out_channels
+        anatomy.grid = cast(tuple[int, int], tuple(tower.grid_size))
+        anatomy.prefix_tokens = 1
+        anatomy.token_blocks = tuple(_block(block, log) for block in make_explicit(tower.transformer))
+        anatomy.patch_embedding = Affine(tower.conv1, shift_sink=(tower, "positional_embedding", 1), log=log)
+        anatomy.final_norm = Affine(tower.ln_post, log=log)
+    return anatomy

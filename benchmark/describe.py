@@ -17,7 +17,7 @@ from ..results import Card, RunSpec, write_card
 from ..results.cards import Kind, card_path
 from ..tasks import Task, TaskData
 
-_ROWS, _COLUMNS, _CELL = 2, 6, 80
+_ROWS, _COLUMNS, _CELL = 2, 6, 40
 _written: set[tuple[Path, str, str]] = set()
 
 

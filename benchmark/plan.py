@@ -12,7 +12,17 @@ from ..backbones import find_backbone
 from ..errors import PeftmarkError
 from ..methods import make_method
 from ..registry import METHODS, TASKS
-from ..results import FINISHED, BackboneSpec, MethodSpec, ProtocolSpec, RunSpec, Store, TaskSpec, decode_record
+from ..results import (
+    FINISHED,
+    BackboneSpec,
+    MethodSpec,
+    ProtocolSpec,
+    RunSpec,
+    Store,
+    TaskSpec,
+    canonical_json,
+    decode_record,
+)
 from .protocol import load_protocol
 from .suite import find_suite
 
@@ -58,7 +68,8 @@ def plan(request: Request) -> Plan:
     pairs = suite.pairs() if suite else []
     pairs = _select(pairs, request)
     if not pairs:
-        raise PeftmarkError("nothing to run: give --suite NAME, or --method, --backbone and --task")
+        methods, tasks = ", ".join(request.methods) or "its methods", ", ".join(request.tasks) or "its tasks"
+        raise PeftmarkError(f"nothing to run in suite {request.suite}: {methods} cannot do {tasks} (another track)")
     specs = _Specs(protocol_spec, request.method_settings)
     seeds = request.seeds or (suite.seeds if suite else [0])
     runs = [specs.make(*pair, seed) for seed in seeds for pair in pairs]
@@ -68,7 +79,18 @@ def plan(request: Request) -> Plan:
 def _changed(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that differ from the protocol's own, as the protocol's types have them."""
     plain, changed = load_protocol(name), load_protocol(name, settings)
-    return {key: getattr(changed, key) for key in settings if getattr(changed, key) != getattr(plain, key)}
+    values = {key: getattr(changed, key) for key in settings if getattr(changed, key) != getattr(plain, key)}
+    _check_recordable(f"protocol {name}", values)
+    return values
+
+
+def _check_recordable(owner: str, settings: Mapping[str, Any]) -> None:
+    """JSON has no NaN and no infinity, and a run's identity is the hash of its JSON."""
+    for key, value in settings.items():
+        try:
+            canonical_json(value)
+        except ValueError as error:
+            raise PeftmarkError(f"{owner}: {key}={value!r} cannot be recorded: {error}") from error
 
 
 Pair = tuple[str, str, str, dict[str, Any]]
@@ -118,6 +140,7 @@ class _Specs:
 
     def make(self, backbone: str, task: str, method: str, config: Mapping[str, Any], seed: int) -> RunSpec:
         made = make_method(method, {**config, **self.settings})
+        _check_recordable(f"method {method!r}", made.config())
         return RunSpec(
             method=MethodSpec(name=method, version=made.version, config=made.config()),
             backbone=self._backbone(backbone, made.pretrained),
@@ -171,7 +194,10 @@ def pending(specs: list[RunSpec], store: Store, existing: str) -> Pending:
         path = paths.get(spec.run_id)
         try:
             record = decode_record(path.read_bytes(), path) if path else None
-        except PeftmarkError:
+        except (PeftmarkError, OSError):
+            damaged.append(spec.run_id)
+            record = None
+        if record is not None and record.run_id != spec.run_id:  # another run's record under this name
             damaged.append(spec.run_id)
             record = None
         if record is not None and record.status in finished:

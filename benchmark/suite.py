@@ -18,7 +18,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Attributes:
         methods: names, wildcards on ``name`` or ``family/name`` (which select among the methods of the tasks' track),
             or tables with a ``name`` and hyper-parameters.
-        exclude: names that wildcards leave out.
+        exclude: names or wildcards of what the wildcards of `methods` leave out.
     """
 
     backbone: str
@@ -44,10 +44,11 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """
         pairs = []
         for block in self.runs:
+            exclude = {name for pattern in block.exclude for name in METHODS.expand(pattern)}
             for task in (name for pattern in block.tasks for name in TASKS.expand(pattern)):
                 track = TASKS.entry(task).metadata["track"]
                 for item in block.methods:
-                    for method, config in _methods(item, track, set(block.exclude)):
+                    for method, config in _methods(item, track, exclude):
                         pairs.append((block.backbone, task, method, config))
         return pairs
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Generator
+import signal
+from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 
 import torch
 from pebble import ProcessExpired, ProcessPool
 
+from ...errors import PeftmarkError
 from ...results import ErrorInfo, RunSpec, Store
 from ..run import failed_record
 from .outcome import Options, Outcome
@@ -30,9 +34,10 @@ def launch(specs: list[RunSpec], options: Options) -> Generator[Outcome, None, N
     )
     finished = False
     try:
-        futures: dict[Future[Outcome], RunSpec] = {
-            pool.schedule(work, args=(spec,), timeout=options.timeout_s): spec for spec in specs
-        }
+        with _no_interrupts():
+            futures: dict[Future[Outcome], RunSpec] = {
+                pool.schedule(work, args=(spec,), timeout=options.timeout_s): spec for spec in specs
+            }
         waiting = set(futures)
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -47,6 +52,20 @@ def launch(specs: list[RunSpec], options: Options) -> Generator[Outcome, None, N
         pool.join()
 
 
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """What is started meanwhile, the pool's threads and their workers, never gets Ctrl-C: the parent decides.
+
+    A worker inherits the signal mask, so this holds while it is still importing torch, before it could ignore signals.
+    """
+    resource_tracker.ensure_running()  # multiprocessing starts it with the first process, and unblocks SIGINT then
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _outcome(future: Future[Outcome], spec: RunSpec, options: Options) -> Outcome:
     try:
         return future.result()
@@ -58,7 +77,9 @@ def _outcome(future: Future[Outcome], spec: RunSpec, options: Options) -> Outcom
             f"its worker ended by itself (exit code {error.exitcode}); -9 is often the system's out-of-memory killer"
         )
         return _failed(spec, options, "error", ErrorInfo(phase="run", type="WorkerDied", message=message))
-    except Exception as error:  # the record could not be written, or a plug-in fails in the worker
+    except PeftmarkError as error:  # a plug-in fails in the worker
+        return Outcome(spec=spec, status="error", test=None, seconds=0.0, message=str(error))
+    except Exception as error:  # the record could not be written
         return Outcome(spec=spec, status="error", test=None, seconds=0.0, message=f"{type(error).__name__}: {error}")
 
 

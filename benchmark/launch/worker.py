@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 import warnings
 from pathlib import Path
 
 import torch
 
+from ...errors import PeftmarkError
 from ...registry import load_plugins
 from ...results import ADAPTERS, RunSpec, Store
 from ..describe import describe
@@ -18,23 +18,30 @@ from ..run import load_task, run
 from .outcome import Options, Outcome
 
 _options: Options | None = None
+_broken: PeftmarkError | None = None
+"""Why no run can be carried out here. Each run says so: a failing initializer would break the pool with a traceback."""
 
 
 def start(options: Options) -> None:
     """Prepare this process: one thread on a CPU (results depend on the number), plug-ins, an end with the parent."""
-    global _options
+    global _options, _broken
     _options = options
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     _end_with_parent()
-    use_one_thread(torch.device(options.device))
+    make_deterministic(torch.device(options.device))
     warnings.filterwarnings("ignore", module="open_clip")
-    load_plugins(options.plugins)
+    try:
+        load_plugins(options.plugins)
+    except PeftmarkError as error:
+        _broken = error
 
 
-def use_one_thread(device: torch.device) -> None:
+def make_deterministic(device: torch.device) -> None:
+    """The same spec must give the same bits: one thread on a CPU, deterministic kernels on a GPU."""
     if device.type == "cpu":
         torch.set_num_threads(1)
-        os.environ["OMP_NUM_THREADS"] = "1"  # scikit-learn's and OpenBLAS's pools
+    else:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS needs it to be deterministic
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def _end_with_parent() -> None:
@@ -53,6 +60,8 @@ def _end_with_parent() -> None:
 def work(spec: RunSpec) -> Outcome:
     """Carry out one run and write its record."""
     assert _options is not None
+    if _broken is not None:
+        raise _broken
     store = Store(_options.results)
     adapter = Path(_options.results) / ADAPTERS / f"{spec.run_id}.safetensors" if _options.save_adapters else None
     record = run(spec, torch.device(_options.device), _options.checkpoints.get(spec.backbone.weights), adapter)

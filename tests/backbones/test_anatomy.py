@@ -86,14 +86,25 @@ def test_rewritten_attention_equals_the_packed_one() -> None:
     assert sum(p.numel() for p in explicit.parameters()) == sum(p.numel() for p in packed.parameters())
 
 
-@pytest.mark.parametrize("name", ["RN50", "ViT-B-32"])
+@pytest.mark.parametrize("name", ["RN50", "ViT-B-16-SigLIP"])
+def test_other_towers_have_features_and_lack_parts(name: str) -> None:
+    """A ResNet tower and a SigLIP; the native CLIP among them has its text tower."""
+    anatomy = build(f"open_clip/{name}")
+    images = torch.randn(1, 3, 224, 224)
+    anatomy.root.eval()
+    with torch.no_grad():
+        features = anatomy.pooled(images)
+        assert torch.equal(features, anatomy.root.encode_image(images))
+    assert features.shape == (1, anatomy.feature_dim)
+    with pytest.raises(Unsupported, match="no transformer blocks"):
+        _ = anatomy.blocks
+    assert (anatomy.text is not None) == (name == "RN50")
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32"])
 def test_clip_with_and_without_rewriting(name: str) -> None:
-    """Both towers' outputs stay what open_clip computes; a tower without an anatomy says so."""
+    """Both towers' outputs stay what open_clip computes."""
     torch.manual_seed(0)
-    if name == "RN50":
-        with pytest.raises(Unsupported, match="image tower"):
-            build("open_clip/RN50")
-        return
     reference = open_clip.create_model(name, pretrained=None).eval()
     images, ids = torch.randn(2, 3, 224, 224), open_clip.get_tokenizer(name)(["a cat", "a red dog"])
     with torch.no_grad():

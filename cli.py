@@ -39,7 +39,7 @@ class _Group(click.Group):
         try:
             return super().invoke(context)
         except PeftmarkError as error:
-            click.echo(f"peftmark: {error}", err=True)
+            click.echo(f"peftmark: {' '.join(str(error).splitlines())}", err=True)
             context.exit(2)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
@@ -182,8 +182,8 @@ def run_command(
         )
     )
     store = Store(results)
-    work = pending(planned.specs, store, existing)
     if dry_run:
+        work = pending(planned.specs, store, existing)
         for spec in work.todo:
             click.echo(f"{spec.run_id}  {_label(spec)}")
         click.echo(f"{len(work.todo)} to run, {sum(work.done.values())} finished, in {results}")
@@ -192,7 +192,7 @@ def run_command(
     from .benchmark.launch.outcome import Options
 
     found = find_device(device)
-    cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     options = Options(
         results=results,
         device=str(found),
@@ -204,6 +204,7 @@ def run_command(
     )
     with store.lock():
         store.remove_temporary_files()
+        work = pending(planned.specs, store, existing)  # under the lock: another command may just have ended
         for run_id in work.damaged:
             click.echo(f"{store.path(run_id)} is damaged: set aside as {store.set_aside(run_id)}, run again", err=True)
         counts = _carry_out(work.todo, options)

@@ -100,7 +100,7 @@ def _linear(width: int, weight: Tensor, bias: Tensor) -> nn.Linear:
     with torch.no_grad():
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
-    return layer
+    return layer.requires_grad_(weight.requires_grad)
 
 
 class ExplicitBlock(ResidualAttentionBlock):

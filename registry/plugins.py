@@ -36,7 +36,7 @@ def import_file(path: str | Path) -> None:
     except PeftmarkError:
         del sys.modules[name]
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise PeftmarkError(f"--import {path}: {type(error).__name__}: {error}") from error
 

@@ -110,13 +110,14 @@ class Registry(Generic[T]):
         if missing:
             raise PeftmarkError(f"{self.kind} {entry.name!r}: register() needs {', '.join(missing)} ({entry.origin})")
         entries = self._all()
-        for name in (entry.name, *entry.aliases):
+        names = (entry.name, *entry.aliases)
+        for name in names:
             known = entries.get(name)
             if known is not None and (known.origin, known.qualname) != (entry.origin, entry.qualname):
                 raise PeftmarkError(
                     f"{self.kind} {name!r} is registered twice: by {known.origin} and by {entry.origin}; rename one"
                 )
-            entries[name] = entry
+        entries.update(dict.fromkeys(names, entry))
 
     # -- look-up ----------------------------------------------------------------------------------------------------
 
@@ -178,8 +179,12 @@ class Registry(Generic[T]):
     def _all(self) -> dict[str, Entry[T]]:
         if self._entries is None:
             self._entries = {}
-            for entry in self._scan():
-                self.add(entry)
+            try:
+                for entry in self._scan():
+                    self.add(entry)
+            except BaseException:
+                self._entries = None  # half a catalogue must not be taken for a whole one
+                raise
         return self._entries
 
     def _unknown(self, name: str) -> str:
@@ -229,8 +234,10 @@ def _registers(node: ast.expr, variable: str) -> bool:
 def _read_entry(call: ast.Call, node: ast.ClassDef | ast.FunctionDef, module: str) -> Entry[Any]:
     try:
         name = ast.literal_eval(call.args[0])
-        arguments = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg}
-    except (ValueError, IndexError) as error:
+        arguments = {str(keyword.arg or ""): ast.literal_eval(keyword.value) for keyword in call.keywords}
+        if "" in arguments:
+            raise ValueError("**")
+    except (ValueError, TypeError, IndexError) as error:
         raise PeftmarkError(f"{module}, line {call.lineno}: the arguments of register() must be literals") from error
     aliases = arguments.pop("aliases", ())
     return Entry(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from inspect import isclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import msgspec
 
@@ -38,15 +40,25 @@ def to_frame(records: list[RunRecord]) -> pandas.DataFrame:
     import pandas as pd
 
     rows = [_flatten(msgspec.to_builtins(record)) for record in records]
-    frame = pd.DataFrame(rows)
-    if frame.empty:
-        return frame
+    frame = pd.DataFrame(rows, columns=list(_columns(RunRecord)))
     return frame.sort_values(
         ["spec.task.name", "spec.backbone.name", "spec.method.name", "spec.seed", "run_id"], ignore_index=True
     )
 
 
 _WHOLE = frozenset({"spec.method.config", "spec.protocol.overrides", "quality.tests", "env.packages"})
+"""Dictionaries whose keys differ from record to record: one column each."""
+
+
+def _columns(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[str]:
+    """The same columns whatever the records hold: a failed run has no quality, but the column is there."""
+    for item in msgspec.structs.fields(struct):
+        name, types = f"{prefix}{item.name}", (item.type, *get_args(item.type))  # get_args: of ``Quality | None``
+        structs = [part for part in types if isclass(part) and issubclass(part, msgspec.Struct)]
+        if structs and name not in _WHOLE:
+            yield from _columns(structs[0], f"{name}.")
+        else:
+            yield name
 
 
 def _flatten(value: dict[str, object], prefix: str = "") -> dict[str, object]:

@@ -145,6 +145,10 @@ class RunRecord(_Frozen, frozen=True):
     storage: Storage | None = None
 
 
+class _Versioned(msgspec.Struct):
+    schema_version: int
+
+
 def canonical_json(value: Any) -> bytes:
     """Sorted keys, no white space, UTF-8; NaN and infinity are refused."""
     plain = msgspec.to_builtins(value)
@@ -158,13 +162,12 @@ def decode_record(data: bytes, source: str | Path) -> RunRecord:
         PeftmarkError: where it is not JSON, does not fit the schema, or its id is not its spec's; names `source`.
     """
     try:
+        version = msgspec.json.decode(data, type=_Versioned).schema_version
+        if version != SCHEMA_VERSION:  # said first: another schema has other fields
+            raise PeftmarkError(f"{source} has schema version {version}; this peftmark reads {SCHEMA_VERSION}")
         record = msgspec.json.decode(data, type=RunRecord)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PeftmarkError(f"{source} is not a record: {error}") from error
-    if record.schema_version != SCHEMA_VERSION:
-        raise PeftmarkError(
-            f"{source} has schema version {record.schema_version}; this peftmark reads {SCHEMA_VERSION}"
-        )
     if record.run_id != record.spec.run_id:
         raise PeftmarkError(f"{source}: run_id {record.run_id} is not that of its spec ({record.spec.run_id})")
     if (record.status == "ok") != (record.quality is not None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -76,8 +77,11 @@ class Store:
             path.unlink(missing_ok=True)
 
     def paths(self) -> dict[str, Path]:
-        """Record files by run id, from the folder and its sub-folders."""
-        return {path.stem: path for path in self._files()}
+        """Record files by run id, from the folder and its sub-folders; the first of two, as in `load`."""
+        paths: dict[str, Path] = {}
+        for path in self._files():
+            paths.setdefault(path.stem, path)
+        return paths
 
     def path(self, run_id: str) -> Path:
         """Where the record with this id is, or would be written."""
@@ -110,14 +114,16 @@ class Store:
         path = self.path(run_id)
         if not path.exists():
             return None
-        aside = path.with_suffix(".json.damaged")
+        names = (f"{path.name}.damaged{number or ''}" for number in itertools.count())
+        aside = next(path.with_name(name) for name in names if not path.with_name(name).exists())
         path.replace(aside)
         return aside
 
     def _files(self) -> Iterator[Path]:
         if not self.root.is_dir():
             return
-        for path in sorted(self.root.rglob("*.json")):
+        # the folder's own before its sub-folders': where a record lies twice, `path` and `load` mean the same one
+        for path in sorted(self.root.rglob("*.json"), key=lambda path: (len(path.parts), path)):
             parts = path.relative_to(self.root).parts[:-1]
             if CARDS not in parts and ADAPTERS not in parts and not path.name.startswith("."):
                 yield path

@@ -32,7 +32,7 @@ def launch(specs: list[RunSpec], options: Options) -> Generator[Outcome, None, N
         initargs=(options,),
         context=multiprocessing.get_context("spawn"),
     )
-    finished = False
+    others = set(multiprocessing.active_children())
     try:
         with _no_interrupts():
             futures: dict[Future[Outcome], RunSpec] = {
@@ -43,12 +43,11 @@ def launch(specs: list[RunSpec], options: Options) -> Generator[Outcome, None, N
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
                 yield _outcome(future, futures[future], options)
-        finished = True
     finally:
-        if finished:
-            pool.close()
-        else:
-            pool.stop()
+        pool.stop()
+        # join() takes the locks away before it ends the workers: one that is still starting would print a traceback
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
         pool.join()
 
 
@@ -85,5 +84,9 @@ def _outcome(future: Future[Outcome], spec: RunSpec, options: Options) -> Outcom
 
 def _failed(spec: RunSpec, options: Options, status: str, error: ErrorInfo) -> Outcome:
     record = failed_record(spec, torch.device(options.device), status, error)
-    Store(options.results).write(record)
+    try:
+        Store(options.results).write(record)
+    except OSError as problem:  # a full disk must not end the other runs
+        message = f"{error.message}; its record cannot be written ({problem.strerror})"
+        return Outcome(spec=spec, status="error", test=None, seconds=0.0, message=message)
     return Outcome.of(record)

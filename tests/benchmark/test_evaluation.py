@@ -1,0 +1,119 @@
+"""Predictions, accuracy, and the preprocessing before them."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from peftmark.benchmark.evaluation import BATCH_SIZE, accuracy, predict, predictions_sha256
+from peftmark.benchmark.preprocess import Preprocess
+from peftmark.tasks import Split
+
+CPU = torch.device("cpu")
+
+
+def split(labels: list[int], *shape: int) -> Split:
+    images = torch.zeros(len(labels), *(shape or (3, 2, 2)), dtype=torch.uint8)
+    return Split(images, torch.tensor(labels), ("a", "b", "c"))
+
+
+class Fixed(nn.Module):
+    """Says class 2 of bright images and 0 of dark ones; counts its batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+        self.dropout = nn.Dropout()
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        self.batches.append(len(images))
+        bright = images.flatten(1).mean(1) > 0
+        return torch.stack([~bright, torch.zeros_like(bright), bright], dim=1).float()
+
+
+def anatomy(size: tuple[int, int] = (2, 2), mean: Any = (0.5,) * 3, std: Any = (0.5,) * 3) -> Any:
+    return SimpleNamespace(image_size=size, mean=mean, std=std)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "value"), [([0, 1, 2, 2], 100.0), ([0, 1, 2, 0], 75.0), ([1, 2, 0, 1], 0.0), ([0, 0, 0, 0], 25.0)]
+)
+def test_accuracy_is_percent(predicted: list[int], value: float) -> None:
+    assert accuracy(torch.tensor(predicted), split([0, 1, 2, 2])) == value
+
+
+def test_predictions_in_order_and_in_fixed_batches() -> None:
+    n = BATCH_SIZE + 44
+    data = split([0] * n)
+    data.images[::3] = 255
+    model = Fixed().train()
+    predicted = predict(model, data, Preprocess(anatomy(), CPU))
+    assert predicted.tolist() == [2 if i % 3 == 0 else 0 for i in range(n)]
+    assert model.batches == [BATCH_SIZE, 44]
+
+
+def test_a_batch_of_clips_holds_as_many_images() -> None:
+    model = Fixed()
+    predict(model, split([0] * 70, 8, 3, 2, 2), Preprocess(anatomy(), CPU))
+    assert model.batches == [32, 32, 6]
+    model = Fixed()
+    predict(model, split([0] * 2, 300, 3, 2, 2), Preprocess(anatomy(), CPU))
+    assert model.batches == [1, 1]
+
+
+def test_the_hash_is_of_the_labels_by_split_name() -> None:
+    by_hand = hashlib.sha256(struct.pack("<5q", 3, 1, 2, 0, 1)).hexdigest()
+    base, new = torch.tensor([3, 1, 2]), torch.tensor([0, 1])
+    assert predictions_sha256({"new": new, "base": base}) == by_hand
+    assert predictions_sha256({"base": base.int(), "new": new}) == by_hand
+    assert predictions_sha256({"new": base, "base": new}) != by_hand
+
+
+def test_normalisation_by_hand() -> None:
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 2, 2)
+    pixels = Preprocess(anatomy(mean=(0.0, 0.5, 0.2), std=(1.0, 0.5, 0.1)), CPU)(images)
+    assert pixels.shape == (3, 3, 2, 2)
+    assert pixels.dtype == torch.float32
+    expected = torch.tensor([[0.0, -1.0, -2.0], [0.2, -0.6, 0.0], [1.0, 1.0, 8.0]])
+    torch.testing.assert_close(pixels[:, :, 0, 0], expected)
+
+
+def test_images_of_the_right_size_are_not_resampled() -> None:
+    images = torch.randint(0, 256, (4, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    pixels = Preprocess(anatomy((8, 8), (0.0,) * 3, (1.0,) * 3), CPU)(images)
+    assert torch.equal(pixels, images.float() / 255)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (40, 40), (6, 10)])
+def test_resizing_stays_in_range_and_keeps_constants(size: tuple[int, int]) -> None:
+    board = (torch.arange(8)[:, None] + torch.arange(8)).remainder(2) * 255  # bicubic would overshoot
+    images = torch.stack([board.expand(3, 8, 8), torch.full((3, 8, 8), 51)]).to(torch.uint8)
+    pixels = Preprocess(anatomy(size, (0.0,) * 3, (1.0,) * 3), CPU)(images)
+    assert pixels.shape == (2, 3, *size)
+    assert pixels.min() >= 0
+    assert pixels.max() <= 1
+    torch.testing.assert_close(pixels[1], torch.full((3, *size), 0.2))
+
+
+def test_shrinking_is_antialiased() -> None:
+    """Stripes that are too fine become grey; sampled at the new pixels' centres they would all be white."""
+    stripes = torch.tensor([0, 0, 255, 255, 255, 255, 0, 0], dtype=torch.uint8).repeat(4)
+    pixels = Preprocess(anatomy((4, 4), (0.0,) * 3, (1.0,) * 3), CPU)(stripes.expand(1, 3, 32, 32))
+    torch.testing.assert_close(pixels, torch.full((1, 3, 4, 4), 0.5), rtol=0, atol=0.2)
+
+
+def test_clips_are_preprocessed_frame_by_frame() -> None:
+    clips = torch.randint(0, 256, (2, 5, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    preprocess = Preprocess(anatomy((4, 6)), CPU)
+    pixels = preprocess(clips)
+    assert pixels.shape == (2, 5, 3, 4, 6)
+    torch.testing.assert_close(pixels[1], preprocess(clips[1]))
+    torch.testing.assert_close(pixels[0, 3], preprocess(clips[0, 3:4])[0])

@@ -1,0 +1,139 @@
+"""Suite files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from peftmark import METHODS, SUITES, TASKS
+from peftmark.benchmark.suite import find_suite
+from peftmark.errors import PeftmarkError
+
+HEAD = 'description = "Mine"\nprotocol = "embedded-v1"\n'
+
+Write = Callable[[str], str]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def to_file(text: str) -> str:
+        path = tmp_path / "mine.toml"
+        path.write_text(text)
+        return str(path)
+
+    return to_file
+
+
+def block(methods: str, tasks: str = '["embedded/digits"]', more: str = "") -> str:
+    return f'{HEAD}[[runs]]\nbackbone = "embedded/vit"\ntasks = {tasks}\nmethods = {methods}\n{more}'
+
+
+@pytest.mark.parametrize("name", list(SUITES))
+def test_every_shipped_suite_names_what_there_is(name: str) -> None:
+    suite = SUITES[name]
+    assert suite.name == name
+    assert suite.description
+    pairs = suite.pairs()
+    assert pairs
+    for backbone, task, method, _ in pairs:
+        assert backbone in ("embedded/vit", "embedded/clip") or "/" in backbone
+        assert TASKS.canonical(task) == task
+        assert METHODS.canonical(method) == method
+        assert TASKS.entry(task).metadata["track"] in METHODS.entry(method).metadata["tracks"]
+    keys = [(*pair[:3], str(pair[3])) for pair in pairs]
+    assert len(set(keys)) == len(keys)
+
+
+def test_embedded_runs_every_embedded_task_on_three_tracks() -> None:
+    tasks = {task for _, task, _, _ in SUITES["embedded"].pairs()}
+    assert tasks == set(TASKS.names("embedded/*"))
+    assert {TASKS.entry(task).metadata["track"] for task in tasks} == {"image", "open_vocabulary", "video"}
+
+
+def test_embedded_full_runs_every_method_of_a_track() -> None:
+    pairs = {(task, method) for _, task, method, _ in SUITES["embedded-full"].pairs()}
+    for task in TASKS.names("embedded/*"):
+        track = TASKS.entry(task).metadata["track"]
+        shipped = [m for m in METHODS.names() if METHODS.entry(m).origin.startswith("peftmark.")]
+        expected = {m for m in shipped if track in METHODS.entry(m).metadata["tracks"]}
+        assert expected <= {method for t, method in pairs if t == task}
+
+
+def test_a_file_by_its_path(write: Write) -> None:
+    suite = find_suite(write(block('["linear", { name = "lora", rank = 4 }]')))
+    assert (suite.name, suite.protocol, suite.seeds) == ("mine", "embedded-v1", (0,))
+    assert suite.pairs() == [
+        ("embedded/vit", "embedded/digits", "linear", {}),
+        ("embedded/vit", "embedded/digits", "lora", {"rank": 4}),
+    ]
+
+
+def methods_of(file: str) -> list[str]:
+    return [method for _, _, method, _ in find_suite(file).pairs()]
+
+
+def test_wildcards_take_the_methods_of_the_tasks_track(write: Write) -> None:
+    everything = methods_of(write(block('["*"]')))
+    assert {"linear", "lora"} <= set(everything)
+    assert {"coop", "zero_shot", "frame_mean"}.isdisjoint(everything)
+    assert set(methods_of(write(block('["additive/*"]')))) == {
+        m for m in METHODS.names("additive/*") if "image" in METHODS.entry(m).metadata["tracks"]
+    }
+
+
+@pytest.mark.parametrize("excluded", ["lora", "reparameterized/lora", "lor*"])
+def test_exclude_leaves_out_what_wildcards_match(write: Write, excluded: str) -> None:
+    methods = methods_of(write(block('["reparameterized/*", "linear"]', more=f'exclude = ["{excluded}"]')))
+    assert "linear" in methods
+    assert "lora" not in methods
+
+
+def test_a_misspelt_exclude_is_not_passed_over(write: Write) -> None:
+    with pytest.raises(PeftmarkError, match="unknown method 'lroa': did you mean lora"):
+        methods_of(write(block('["*"]', more='exclude = ["lroa"]')))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("runs = [", "mine.toml is not a TOML file: "),
+        ('description = "x"\n', "mine.toml: Object missing required field `protocol`"),
+        (HEAD, "mine.toml: Object missing required field `runs`"),
+        (f"{HEAD}sedes = [1]\nruns = []\n", "mine.toml: Object contains unknown field `sedes`"),
+        (f'{HEAD}seeds = ["a"]\nruns = []\n', "mine.toml: Expected `int`, got `str` - at `$.seeds[0]`"),
+        (block('"linear"'), "mine.toml: Expected `array`, got `str` - at `$.runs[0].methods`"),
+        (block("[1]"), "mine.toml: Expected `str | object`, got `int`"),
+        (block("[]", more="extra = 1"), "mine.toml: Object contains unknown field `extra` - at `$.runs[0]`"),
+    ],
+)
+def test_a_file_that_is_no_suite(write: Write, text: str, message: str) -> None:
+    with pytest.raises(PeftmarkError) as error:
+        find_suite(write(text))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (block('["liner"]'), "unknown method 'liner': did you mean linear"),
+        (block('["liner*"]'), "no method matches 'liner*'"),
+        (block('["linear"]', '["embedded/digit"]'), "unknown task 'embedded/digit': did you mean embedded/digits"),
+        (block('["linear"]', '["nowhere/*"]'), "no task matches 'nowhere/*'"),
+        (block('[{ name = "liner" }]'), "unknown method 'liner'"),
+        (block("[{ rank = 4 }]"), "a method table needs a name"),
+    ],
+)
+def test_names_that_there_are_not(write: Write, text: str, message: str) -> None:
+    with pytest.raises(PeftmarkError) as error:
+        find_suite(write(text)).pairs()
+    assert message in str(error.value)
+
+
+def test_a_suite_that_there_is_not() -> None:
+    with pytest.raises(PeftmarkError, match="unknown suite 'embeded': did you mean embedded"):
+        find_suite("embeded")
+    with pytest.raises(PeftmarkError, match=r"no suite file nowhere\.toml"):
+        find_suite("nowhere.toml")

@@ -1,0 +1,185 @@
+"""The record: its identity, its JSON, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from peftmark.errors import PeftmarkError
+from peftmark.results import (
+    BackboneSpec,
+    MethodSpec,
+    ProtocolSpec,
+    RunRecord,
+    RunSpec,
+    TaskSpec,
+    canonical_json,
+    decode_record,
+    encode_record,
+)
+
+Make = Callable[..., RunRecord]
+replace = msgspec.structs.replace
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+configs = st.dictionaries(st.text(max_size=6), plain, max_size=4)
+
+
+def spec_with(config: dict[str, Any]) -> RunSpec:
+    return RunSpec(
+        method=MethodSpec(name="m", version=1, config=config),
+        backbone=BackboneSpec(name="b", weights="random"),
+        task=TaskSpec(name="t", version=1, split_sha256="0"),
+        protocol=ProtocolSpec(name="p", version=1),
+    )
+
+
+def test_run_id_is_the_hash_of_the_canonical_json(spec: RunSpec) -> None:
+    """Written out by hand: it is what other programs must be able to compute."""
+    text = (
+        '{"backbone":{"name":"embedded/vit","weights":"' + "ab" * 32 + '"},'
+        '"method":{"config":{"alpha":8.0,"rank":8,"targets":["q","v"]},"name":"lora","version":2},'
+        '"protocol":{"name":"embedded","overrides":{},"version":1},"seed":3,'
+        '"task":{"name":"embedded/digits","split_sha256":"' + "cd" * 32 + '","version":1},"trial":0}'
+    )
+    assert canonical_json(spec).decode() == text
+    assert spec.run_id == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@given(configs, st.randoms())
+def test_run_id_does_not_depend_on_the_order_of_keys(config: dict[str, Any], random: Any) -> None:
+    items = list(config.items())
+    random.shuffle(items)
+    assert spec_with(dict(items)).run_id == spec_with(config).run_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 4},
+        {"trial": 1},
+        {"method.name": "dora"},
+        {"method.version": 3},
+        {"method.config": {"rank": 8, "targets": ["q", "v"]}},
+        {"method.config": {"rank": 8, "targets": ["v", "q"], "alpha": 8.0}},
+        {"backbone.name": "embedded/clip"},
+        {"backbone.weights": "random"},
+        {"task.name": "embedded/count"},
+        {"task.version": 2},
+        {"task.split_sha256": "0"},
+        {"protocol.name": "vtab"},
+        {"protocol.version": 2},
+        {"protocol.overrides": {"epochs": 2}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_field_is_part_of_the_identity(spec: RunSpec, change: dict[str, Any]) -> None:
+    [(path, value)] = change.items()
+    part, _, name = path.rpartition(".")
+    changed = replace(spec, **{part: replace(getattr(spec, part), **{name: value})} if part else {name: value})
+    assert changed.run_id != spec.run_id
+
+
+def test_a_spec_is_frozen(spec: RunSpec) -> None:
+    with pytest.raises(AttributeError):
+        spec.seed = 1  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        spec.method.version = 1  # type: ignore[misc]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # `record` is a function
+@given(config=configs)
+def test_round_trip(record: Make, config: dict[str, Any]) -> None:
+    written = record(spec_with(config))
+    data = encode_record(written)
+    assert decode_record(data, "x") == written
+    assert decode_record(data, "x").spec.run_id == json.loads(data)["run_id"]
+
+
+@pytest.mark.parametrize("status", ["oom", "diverged", "timeout", "unsupported", "error", "cancelled"])
+def test_round_trip_of_failures(record: Make, status: str) -> None:
+    failed = record(status=status)
+    assert decode_record(encode_record(failed), "x") == failed
+
+
+def test_a_record_is_readable_json_with_units_in_the_names(record: Make) -> None:
+    data = encode_record(record())
+    assert data.endswith(b"}\n")
+    assert b'\n "run_id": ' in data
+    parsed = json.loads(data)
+    assert set(parsed["time_s"]) == {"setup", "data", "train", "evaluation", "tuning"}
+    assert parsed["storage"] == {"adapter_bytes": 240}
+    assert parsed["error"] is None
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_json_does_not_have_are_refused(record: Make, spec: RunSpec, bad: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        _ = spec_with({"alpha": bad}).run_id
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        encode_record(record(quality=replace(record().quality, test=bad)))
+
+
+def damage(record: RunRecord, **changes: Any) -> bytes:
+    return json.dumps({**json.loads(encode_record(record)), **changes}).encode()
+
+
+def test_damaged_records_name_the_file(record: Make) -> None:
+    whole = record()
+    cases = {
+        encode_record(whole)[:200]: "f.json is not a record: ",
+        b"": "f.json is not a record: ",
+        b"\xff\xfe\x00": "f.json is not a record: ",
+        b"null": "f.json is not a record: ",
+        b"{}": "f.json is not a record: ",
+        b'{"spec": {"method": {"config": {"a": ' + b"[" * 100_000: "f.json is not a record: ",
+        damage(whole, status="fine"): "f.json is not a record: ",
+        damage(whole, extra=1): "f.json is not a record: ",
+        damage(whole, schema_version=2): "f.json has schema version 2; this peftmark reads 1",
+        damage(whole, run_id="0" * 16): f"f.json: run_id {'0' * 16} is not that of its spec ({whole.run_id})",
+        damage(whole, quality=None): "f.json: a record has quality if and only if its status is ok",
+        damage(whole, status="error"): "f.json: a record has quality if and only if its status is ok",
+    }
+    for data, message in cases.items():
+        with pytest.raises(PeftmarkError) as error:
+            decode_record(data, "f.json")
+        assert str(error.value).startswith(message), data[:80]
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("version", [0, 2, 7])
+def test_another_schema_is_named_even_where_its_fields_differ(record: Make, version: int) -> None:
+    data = damage(record(), schema_version=version, a_new_field=1)
+    with pytest.raises(PeftmarkError, match=rf"f\.json has schema version {version}; this peftmark reads 1"):
+        decode_record(data, "f.json")
+
+
+@given(st.binary(max_size=64))
+def test_bytes_are_a_record_or_a_problem(data: bytes) -> None:
+    with pytest.raises(PeftmarkError):
+        decode_record(data, "f.json")
+
+
+def test_importing_results_imports_no_torch() -> None:
+    script = (
+        "import peftmark.results, sys; sys.exit(', '.join({'torch', 'pandas', 'numpy'} & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

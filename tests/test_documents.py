@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import peftmark
 import pytest
+
+import peftmark
 from peftmark import METHODS
 
 ROOT = Path(peftmark.__file__).parent

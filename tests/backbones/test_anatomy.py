@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from peftmark.backbones import Anatomy, Insert, WeightDelta, find_backbone
 from peftmark.backbones.open_clip_backbone import ExplicitAttention, make_explicit
-from peftmark.backbones.slots import insert_delta, module_slots, remove_slots
+from peftmark.backbones.slots import module_slots, remove_slots, row_slots
 from peftmark.errors import NotMergeable, Unsupported
 
 
@@ -153,7 +153,7 @@ def test_slots_run_in_their_places_and_leave_no_trace() -> None:
     model = nn.Sequential(linear, norm)
     x = torch.randn(3, 4)
     bare, keys = model(x), list(model.state_dict())
-    insert_delta(linear, (2, 4), Double())
+    row_slots(linear, (2, 4))["delta"].append(Double())
     module_slots(linear)["after"].append(Add(1.0))
     module_slots(norm)["before"].append(Add(5.0))
     y = nn.functional.linear(x, linear.weight, linear.bias)
@@ -163,7 +163,7 @@ def test_slots_run_in_their_places_and_leave_no_trace() -> None:
     remove_slots(model)
     assert torch.equal(model(x), bare)
     assert (type(linear), type(norm), list(model.state_dict())) == (nn.Linear, nn.LayerNorm, keys)
-    assert "delta_rows" not in linear.__dict__
+    assert "row_ranges" not in linear.__dict__
 
 
 def test_deltas_may_share_rows_but_not_overlap() -> None:
@@ -171,13 +171,13 @@ def test_deltas_may_share_rows_but_not_overlap() -> None:
     linear = nn.Linear(4, 6)
     x = torch.randn(3, 4)
     for rows in ((4, 6), (0, 2), (0, 2)):
-        insert_delta(linear, rows, Double())
+        row_slots(linear, rows)["delta"].append(Double())
     expected = nn.functional.linear(x, linear.weight, linear.bias)
     expected[:, :2] += 2 * (x @ linear.weight[:2].T)
     expected[:, 4:] += x @ linear.weight[4:].T
     torch.testing.assert_close(linear(x), expected)
     with pytest.raises(ValueError, match="overlap"):
-        insert_delta(linear, (1, 3), Double())
+        row_slots(linear, (1, 3))
 
 
 def test_a_merge_that_cannot_be_done_changes_nothing() -> None:

@@ -85,10 +85,8 @@ class Affine:
 
     def add_after(self, insert: Insert) -> None:
         """Map the output (…, out; a convolution's: N, out, h, w) by `insert`."""
-        if self.rows is None:
-            slots = module_slots(self.module)
-        else:
-            slots = row_slots(cast(nn.Linear, self.module), self.rows)
+        module = self.module
+        slots = module_slots(module) if self.rows is None else row_slots(cast(nn.Linear, module), self.rows)
         cast(nn.ModuleList, slots["after"]).append(insert)
         self.log.append(Insertion(self, insert))
 

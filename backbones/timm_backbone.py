@@ -118,7 +118,7 @@ def timm_anatomy(name: str, model: nn.Module, config: Mapping[str, Any]) -> Anat
     """The anatomy of a timm model without classifier; of a plain `VisionTransformer`, every part.
 
     Args:
-        config: ``input_size`` (channels, rows, columns), ``mean`` and ``std`` of the input, as in timm's pretrained_cfg.
+        config: ``input_size`` (channels, rows, columns), ``mean``, ``std`` of the input, as in timm's pretrained_cfg.
     """
     size = tuple(getattr(getattr(model, "patch_embed", None), "img_size", None) or config["input_size"][1:])
     anatomy = TimmAnatomy(

@@ -296,6 +296,6 @@ def adapt(
         method.prepare(model, batches)
     elif method.needs_batches:
         raise PeftmarkError(
-            f"{type(method).__name__} scores parameters on training data: give batches=, an iterable of (images, labels)"
+            f"{type(method).__name__} scores parameters on data: give batches=, an iterable of (images, labels) pairs"
         )
     return model.train()

@@ -189,9 +189,20 @@ class Attention(Branch):
         Raises:
             Unsupported: where the attention module's forward is not known.
         """
+        self._insert_inside("prefix", insert, "takes no extra keys and values")
+
+    def add_query(self, insert: Insert) -> None:
+        """Map the queries (N, heads, L, d) before they meet the keys (a temperature of the softmax).
+
+        Raises:
+            Unsupported: where the attention module's forward is not known.
+        """
+        self._insert_inside("query", insert, "lets nothing change its queries")
+
+    def _insert_inside(self, slot: str, insert: Insert, lack: str) -> None:
         if self.slotted is None:
-            raise Unsupported(f"attention of type {type(self.module).__name__} takes no extra keys and values")
-        cast(nn.ModuleList, attention_slots(self.module, self.slotted)["prefix"]).append(insert)
+            raise Unsupported(f"attention of type {type(self.module).__name__} {lack}")
+        cast(nn.ModuleList, attention_slots(self.module, self.slotted)[slot]).append(insert)
         self.block.log.append(Insertion(self, insert))
 
     @property

@@ -144,7 +144,7 @@ class SlottedExplicitAttention(SlottedAttention):
         attention = cast(ExplicitAttention, self)
         q, k, v = attention.heads(x)
         k, v = self.prefixed(x, k, v)
-        return attention.join(F.scaled_dot_product_attention(q, k, v))
+        return attention.join(F.scaled_dot_product_attention(self.queried(q), k, v))
 
 
 def make_explicit(transformer: nn.Module) -> list[ExplicitBlock]:

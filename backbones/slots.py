@@ -32,6 +32,16 @@ class Insert(nn.Module):
     def fold_into(self, host: Any) -> None:
         raise NotMergeable(f"{type(self).__name__} cannot be folded into the backbone's weights")
 
+    def share(self, name: str, module: nn.Module, owner: bool) -> None:
+        """Use a module that several inserts have in common as ``self.<name>``.
+
+        One of them owns it: there it is registered, and so named, moved, counted and saved once.
+        """
+        if owner:
+            setattr(self, name, module)
+        else:
+            object.__setattr__(self, name, module)
+
 
 class WeightDelta(Insert):
     """An additive change of a linear map: ``y = W x + b`` becomes ``y + delta(x, W)``."""
@@ -103,9 +113,15 @@ class _SlottedLinear(nn.Module):
 
 
 class SlottedAttention(nn.Module):
-    """Base of the slotted subclasses of attention modules; each backbone family writes its forward with `prefixed`."""
+    """Base of the slotted subclasses of attention modules; each family writes its forward with these two."""
 
     slots: nn.ModuleDict
+
+    def queried(self, q: Tensor) -> Tensor:
+        """The ``query`` slot: maps the queries (N, heads, L, d) before they meet the keys."""
+        for insert in _inserts(self.slots, "query"):
+            q = insert(q)
+        return q
 
     def prefixed(self, x: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (N, heads, L, d) with those of the ``prefix`` slot in front.
@@ -202,7 +218,7 @@ def block_slots(module: nn.Module, mixin: type[SlottedBlock]) -> nn.ModuleDict:
 def attention_slots(module: nn.Module, mixin: type[SlottedAttention]) -> nn.ModuleDict:
     """The slots of an attention module, made on first use; `mixin` holds the family's forward."""
     if not has_slots(module):
-        module.slots = nn.ModuleDict({"prefix": nn.ModuleList()})
+        module.slots = nn.ModuleDict({"query": nn.ModuleList(), "prefix": nn.ModuleList()})
         _swap_class(module, mixin)
     return cast(nn.ModuleDict, module.slots)
 

@@ -101,7 +101,7 @@ class SlottedTimmAttention(SlottedAttention):
         q, k, v = qkv.unbind(0)
         k, v = self.prefixed(x, attention.k_norm(k), v)
         dropout = attention.attn_drop.p if attention.training else 0.0
-        y = F.scaled_dot_product_attention(attention.q_norm(q), k, v, dropout_p=dropout)
+        y = F.scaled_dot_product_attention(self.queried(attention.q_norm(q)), k, v, dropout_p=dropout)
         y = attention.norm(y.transpose(1, 2).reshape(n, length, -1))
         return attention.proj_drop(attention.proj(y))
 

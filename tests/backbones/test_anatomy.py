@@ -27,6 +27,21 @@ class Add(Insert):
         return x + self.value
 
 
+class Twice(Insert):
+    """Doubles."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+class ZeroPrefix(Insert):
+    """Three keys and values, all zero."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        zeros = torch.zeros(1, 3, x.shape[-1])
+        return zeros, zeros
+
+
 class Double(WeightDelta):
     """Doubles the linear map it is put on."""
 
@@ -212,3 +227,36 @@ def test_parts_that_are_not_there_are_unsupported() -> None:
         anatomy.text_tower()
     with pytest.raises(Unsupported, match="no parameter"):
         anatomy.train(lambda name, parameter: False)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "embedded/clip"])
+def test_queries_and_extra_keys_inside_attention(name: str) -> None:
+    """Queries times two are a query projection times two; a prefix of value zero takes its share of the softmax."""
+    doubled, weights, prefixed = (build(name) for _ in range(3))
+    for anatomy in (doubled, weights, prefixed):
+        query = anatomy.blocks[0].attention.q
+        nn.init.normal_(query.bias, std=0.1, generator=torch.Generator().manual_seed(1))
+    doubled.blocks[0].attention.add_query(Twice())
+    weights.blocks[0].attention.q.scale_output_(torch.tensor(2.0))
+    images = torch.randn(2, 3, *doubled.image_size)
+    torch.testing.assert_close(doubled.pooled(images), weights.pooled(images), rtol=1e-4, atol=1e-5)
+
+    attention = prefixed.blocks[0].attention
+    x = torch.randn(2, 7, prefixed.width)
+    for projection in (attention.q, attention.k):  # all scores are zero: the mean over keys
+        nn.init.zeros_(projection.weight)
+        projection.bias.zero_()
+    bare = attention.module(x) - attention.output.bias
+    attention.add_prefix(ZeroPrefix())
+    torch.testing.assert_close(attention.module(x) - attention.output.bias, bare * 7 / 10, rtol=1e-4, atol=1e-5)
+
+
+def test_a_shared_module_belongs_to_its_owner() -> None:
+    common = nn.Linear(2, 2)
+    owner, user = Insert(), Insert()
+    owner.share("common", common, owner=True)
+    user.share("common", common, owner=False)
+    assert owner.common is user.common is common
+    assert (len(list(owner.parameters())), len(list(user.parameters()))) == (2, 0)
+    twins = copy.deepcopy(nn.ModuleList([owner, user]))
+    assert twins[0].common is twins[1].common is not common

@@ -346,17 +346,21 @@ class Anatomy(ABC):
     def train_entries(self, masks: Mapping[str, Tensor]) -> None:
         """Train some entries of parameters: where a mask (bool, of the parameter's shape) is true.
 
-        `AdaptedModel.optimizer_step` keeps the others bit-identical. A parameter without a true entry stays frozen.
+        `AdaptedModel.optimizer_step` keeps the others bit-identical. A parameter without a true entry stays frozen;
+        masks that were given before are forgotten.
 
         Raises:
             Unsupported: where no entry is chosen.
         """
         parameters = dict(self.named_parameters())
-        self.masks = {name: mask for name, mask in masks.items() if bool(mask.any())}
-        if not self.masks:
+        chosen = {name: mask for name, mask in masks.items() if bool(mask.any())}
+        if not chosen:
             raise Unsupported(f"{self.name} has no parameter entry that this method would train")
         for name in self.masks:
+            parameters[name].requires_grad_(False)
+        for name in chosen:
             parameters[name].requires_grad_(True)
+        self.masks = chosen
 
     @property
     def mergeable(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -35,12 +35,15 @@ class AdaptedModel(nn.Module):
         self.anatomy = anatomy
         self.method = method
         self.backbone = anatomy.root
-        self._unchosen: dict[str, Tensor] | None = None
         method.adapt(anatomy)
 
     @abstractmethod
     def head_parameters(self) -> Iterable[nn.Parameter]:
         """The classifier's parameters: trained with every method and counted apart."""
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """Images (or clips) -> what is classified (N, features)."""
 
     def train(self, mode: bool = True) -> Self:
         """As `nn.Module.train`, but a frozen BatchNorm keeps its running statistics."""
@@ -69,22 +72,26 @@ class AdaptedModel(nn.Module):
     def optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Step; entries that were not chosen stay bit-identical, whatever decay and momentum would do to them.
 
-        (FISH's and DyLoRA's official runs let AdamW move them.)
+        (FISH's and DyLoRA's official runs let AdamW move them.) They are put back from a copy that lives for this step
+        only, when the activations are gone.
         """
-        if not self.anatomy.masks:
-            optimizer.step()
-            return
-        own = dict(self.anatomy.named_parameters())
-        if self._unchosen is None:
-            self._unchosen = {name: own[name].detach().clone() for name in self.anatomy.masks}
+        own = dict(self.anatomy.named_parameters()) if self.anatomy.masks else {}
+        before: dict[str, Tensor] = {}
         for name, mask in self.anatomy.masks.items():
+            before[name] = own[name].detach().clone()
             gradient = own[name].grad
             if gradient is not None:
                 gradient.mul_(mask)
         optimizer.step()
         with torch.no_grad():
             for name, mask in self.anatomy.masks.items():
-                own[name].copy_(torch.where(mask, own[name], self._unchosen[name]))
+                own[name].copy_(torch.where(mask, own[name], before[name]))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As `nn.Module._apply` (what ``to`` and ``cuda`` call): the masks go where their parameters go."""
+        super()._apply(fn, recurse)
+        self.anatomy.masks = {name: fn(mask) for name, mask in self.anatomy.masks.items()}
+        return self
 
     def inserted_parameters(self) -> int:
         """How many parameters the method put beside the backbone's own."""
@@ -142,7 +149,6 @@ class AdaptedModel(nn.Module):
             masks[names[id(parameter)]] = mask.view_as(parameter)
         if masks:
             self.anatomy.train_entries(masks)
-            self._unchosen = None
 
     def merge(self) -> AdaptedModel:
         """Fold the method into the backbone's weights: `backbone` then has its own structure again.
@@ -175,12 +181,16 @@ class Classifier(AdaptedModel):
     def head_parameters(self) -> Iterable[nn.Parameter]:
         return self.head.parameters()
 
+    def features(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W), or (N, T, 3, H, W) with ``num_frames=T`` -> what the head reads (N, feature_dim)."""
+        if self.num_frames is None:
+            return self.anatomy.pooled(images)
+        features = self.anatomy.pooled(images.flatten(0, 1))
+        return features.view(len(images), self.num_frames, -1).mean(dim=1)
+
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W), or (N, T, 3, H, W) with ``num_frames=T`` -> logits (N, num_classes)."""
-        if self.num_frames is None:
-            return self.head(self.anatomy.pooled(images))
-        features = self.anatomy.pooled(images.flatten(0, 1))
-        return self.head(features.view(len(images), self.num_frames, -1).mean(dim=1))
+        return self.head(self.features(images))
 
 
 class OpenVocabularyClassifier(AdaptedModel):
@@ -236,10 +246,13 @@ class OpenVocabularyClassifier(AdaptedModel):
             self._text_features = features
         return features
 
+    def features(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> normalised embeddings (N, E) in the space shared with text."""
+        return F.normalize(self.anatomy.projected(images), dim=-1)
+
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> logits (N, number of class names)."""
-        features = F.normalize(self.anatomy.projected(images), dim=-1)
-        return self.text.logits(features @ self.text_features().T)
+        return self.text.logits(self.features(images) @ self.text_features().T)
 
 
 def adapt(

@@ -155,7 +155,8 @@ def test_frozen_batch_norm_keeps_its_statistics(method: str) -> None:
     """On a convolutional backbone; methods that need tokens say so instead."""
     torch.manual_seed(0)
     try:
-        model: AdaptedModel = adapt("test_resnet", method, num_classes=3, pretrained=False)
+        data = [(torch.randn(4, 3, 96, 96), torch.tensor([0, 1, 2, 0]))]
+        model: AdaptedModel = adapt("test_resnet", method, num_classes=3, pretrained=False, batches=data)
     except PeftmarkError as error:
         assert "test_resnet" in str(error)  # noqa: PT017
         return

@@ -24,8 +24,8 @@ class HoulsbyAdapter(Method):
     the norms (`train_norms=False`).
 
     W1 and W2 are drawn from N(0, 1e-3) truncated at two deviations, biases are zero, GELU is its tanh approximation
-    (adapter-bert modeling.py), so the start is only nearly the identity. The official code lets every variable named
-    LayerNorm train, and the head. AdapterHub's variant has Swish, N(0, 0.02) and a bottleneck of D / 16.
+    (adapter-bert modeling.py), so the start is only nearly the identity. The official code collects adapters, every
+    LayerNorm and the head for training. AdapterHub's variant has Swish, N(0, 0.02) and a bottleneck of D / 16.
     """
 
     identity_at_start: ClassVar[bool] = False

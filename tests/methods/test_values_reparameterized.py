@@ -35,6 +35,7 @@ def test_lora_fused_shares_a_where_projections_are_apart() -> None:
     attention_module = model.anatomy.blocks[0].attention.module
     inserts = [getattr(attention_module, f"{part}_proj").slots["rows"][0]["delta"][0] for part in "qkv"]
     assert inserts[0].down is inserts[1].down is inserts[2].down
+    assert len([name for name in model.state_dict() if name.endswith("delta.0.down.weight")]) == 12  # saved once
     assert model.trainable_parameters() == 12 * (2 * 768 + 3 * 768 * 2)
 
 

@@ -7,10 +7,13 @@ import math
 import pytest
 import torch
 from by_hand import adapted, anatomy, attend, attention, close, linear, mlp, norm, qkv, stream
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
-from peftmark.errors import PeftmarkError
+from peftmark.backbones import Anatomy
+from peftmark.backbones.timm_backbone import timm_anatomy
+from peftmark.errors import NotMergeable, PeftmarkError, Unsupported
 from peftmark.methods import adapt, make_method
 
 
@@ -189,6 +192,30 @@ def test_vera_s_matrices_follow_from_its_seed_alone() -> None:
     assert not torch.equal(first.down, other.down)
     for matrix, fan_in in ((first.down, 128), (first.up, 16)):
         assert 0.95 * math.sqrt(6 / fan_in) < matrix.abs().max() <= math.sqrt(6 / fan_in)
+
+
+def odd_vit(**options: object) -> Anatomy:
+    vit = VisionTransformer(
+        img_size=(16, 24), patch_size=8, embed_dim=12, depth=2, num_heads=2, num_classes=0, **options
+    )
+    return timm_anatomy("odd", vit, {"input_size": (3, 16, 24), "mean": (0.0,) * 3, "std": (1.0,) * 3})
+
+
+def test_layers_that_do_not_divide_are_unsupported() -> None:
+    for method in ("fact_tt", "fact_tk"):
+        with pytest.raises(Unsupported, match="12 x 18 layer"):
+            adapt(odd_vit(mlp_ratio=1.5), method, num_classes=3, rank=2)
+    with pytest.raises(Unsupported, match="8 groups"):
+        adapt(odd_vit(), "repadapter", num_classes=3, groups=8)
+
+
+def test_repadapter_without_biases_is_not_merged() -> None:
+    model = adapt(odd_vit(qkv_bias=False), "repadapter", num_classes=3).eval()
+    images = torch.randn(2, 3, 16, 24)
+    before = model(images)
+    with pytest.raises(NotMergeable, match="no bias"):
+        model.merge()
+    assert torch.equal(model(images), before)
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,15 @@ def anatomy() -> Anatomy:
 
 
 def adapted(method: str, **config: object) -> AdaptedModel:
-    """In evaluation mode, everything trainable far from where it starts."""
+    """In evaluation mode, everything trainable, and the frozen biases and norms, far from where they start."""
     model = adapt(anatomy(), method, num_classes=3, **config).eval()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+            elif parameter.dim() == 1:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
     return model
 
 

@@ -14,7 +14,7 @@ from .scoring import check_share, draw, entries_to_keep, squared_gradients, top_
 @METHODS.register("fish_mask", family="selective", tracks=("image", "open_vocabulary", "video"))
 @dataclass
 class FishMask(Method):
-    """Train the entries with the largest Fisher information (Sung et al. 2021, arXiv:2111.09839, equations 5-6).
+    """Train the entries with the largest Fisher information (Sung et al. 2021, arXiv:2111.09839).
 
     The empirical Fisher of an entry is ``Σ_i (∂ CE(f(x_i), y_i) / ∂θ)²``, over `samples` training images one at a time,
     at the pretrained weights and the fresh head (on the open vocabulary, the class names' text features). The

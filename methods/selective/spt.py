@@ -42,12 +42,12 @@ class Piece:
 class SPT(Method):
     """Tune where the loss is sensitive, whole matrices or single entries (He et al. 2023, arXiv:2303.08566).
 
-    The sensitivity of an entry is ``Σ_batches (∂CE/∂θ)²`` of the mean over 32 images, over `score_batches` batches
-    (equation 4). The τ most sensitive entries of all blocks and norms are marked. A projection (q, k, v, proj, fc1,
-    fc2) with at least cost/`matrix_ratio` marks, cost being its module's parameters, gets the module (``lora``:
-    rank·(in + out), no scale; ``adapter``: a GELU bottleneck with skip on its output, 2·rank·out + rank + out); in
-    others the marked entries train. A bias or norm with at least length/`vector_ratio` marks trains whole. The class
-    token always trains, patch and position embeddings never (equation 5, section 3.2).
+    The sensitivity of an entry is ``Σ_batches (∂CE/∂θ)²`` of the mean over 32 images, over `score_batches` batches.
+    The τ most sensitive entries of all blocks and norms are marked. A projection (q, k, v, proj, fc1, fc2) with at
+    least cost/`matrix_ratio` marks, cost being its module's parameters, gets the module (``lora``: rank·(in + out), no
+    scale; ``adapter``: a GELU bottleneck with skip on its output, 2·rank·out + rank + out); in others the marked
+    entries train. A bias or norm with at least length/`vector_ratio` marks trains whole. The class
+    token always trains, patch and position embeddings never.
 
     `keep` is the budget, as a share of the backbone's parameters, class token included, head not: τ is the largest with
     which no more trains (428,993 on ViT-B/16 by default; the count never falls as τ grows, so τ is found by halving).

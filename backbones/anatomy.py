@@ -7,7 +7,7 @@ tensors, so they survive `copy.deepcopy`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -18,13 +18,15 @@ from ..errors import NotMergeable, Unsupported
 from .slots import (
     Insert,
     Predicate,
+    SlottedAttention,
     SlottedBlock,
     WeightDelta,
+    attention_slots,
     block_slots,
-    insert_delta,
     is_inserted,
     module_slots,
     remove_slots,
+    row_slots,
 )
 
 if TYPE_CHECKING:
@@ -77,21 +79,26 @@ class Affine:
         """Change the linear map by `insert` (see `WeightDelta`)."""
         if not isinstance(self.module, nn.Linear):
             raise Unsupported(f"a weight delta needs a linear layer, not {type(self.module).__name__}")
-        insert_delta(self.module, self.rows or (0, self.module.out_features), insert)
+        rows = row_slots(self.module, self.rows or (0, self.module.out_features))
+        cast(nn.ModuleList, rows["delta"]).append(insert)
         self.log.append(Insertion(self, insert))
 
     def add_after(self, insert: Insert) -> None:
-        """Map the module's output (…, out; a convolution's: N, out, h, w) by `insert`."""
-        self._insert("after", insert)
+        """Map the output (…, out; a convolution's: N, out, h, w) by `insert`."""
+        module = self.module
+        slots = module_slots(module) if self.rows is None else row_slots(cast(nn.Linear, module), self.rows)
+        cast(nn.ModuleList, slots["after"]).append(insert)
+        self.log.append(Insertion(self, insert))
 
     def add_before(self, insert: Insert) -> None:
-        """Map the module's input by `insert`."""
-        self._insert("before", insert)
+        """Map the module's input by `insert`.
 
-    def _insert(self, slot: str, insert: Insert) -> None:
+        Raises:
+            Unsupported: on some rows of a module: its input is that of all rows.
+        """
         if self.rows is not None:
-            raise Unsupported(f"the {slot!r} slot belongs to a whole module, not to some of its rows")
-        cast(nn.ModuleList, module_slots(self.module)[slot]).append(insert)
+            raise Unsupported("the input of some of a module's rows cannot be mapped apart from the others'")
+        cast(nn.ModuleList, module_slots(self.module)["before"]).append(insert)
         self.log.append(Insertion(self, insert))
 
     def scale_output_(self, scale: Tensor) -> None:
@@ -99,6 +106,10 @@ class Affine:
         self.weight.mul_(scale.view(-1, *[1] * (self.weight.dim() - 1)))
         if self.bias is not None:
             self.bias.mul_(scale)
+
+    def scale_input_(self, scale: Tensor) -> None:
+        """Fold ``x -> scale * x`` (scale: (in,)) into the weights of a linear layer, in place."""
+        self.weight.mul_(scale)
 
     def shift_output_(self, shift: Tensor) -> None:
         """Fold ``y -> y + shift`` (shift: (out,)) into the bias, or where there is none into what is added next.
@@ -146,6 +157,15 @@ class Branch:
         """Map the stream (N, L, D) after the operator's output was added (AdapterHub's Pfeiffer adapter)."""
         self._insert("after_add", insert)
 
+    def add_parallel_norm(self, insert: Insert) -> None:
+        """Add ``insert(norm(x))`` to the stream, norm(x) (N, L, D) being what the operator reads (Convpass)."""
+        self._insert("parallel_norm", insert)
+
+    def add_after_norm(self, insert: Insert) -> None:
+        """Map the norm's output (N, L, D) before the operator reads it (RepAdapter); folds into `inputs`."""
+        cast(nn.ModuleList, module_slots(self.norm.module)["after"]).append(insert)
+        self.block.log.append(Insertion(self, insert))
+
     def _insert(self, slot: str, insert: Insert) -> None:
         branch = cast(nn.ModuleDict, self.block.slots()[self.name])
         cast(nn.ModuleList, branch[slot]).append(insert)
@@ -160,6 +180,30 @@ class Attention(Branch):
     k: Affine
     v: Affine
     num_heads: int
+    module: nn.Module
+    slotted: type[SlottedAttention] | None
+
+    def add_prefix(self, insert: Insert) -> None:
+        """Attend to more keys and values: `insert` maps the input (N, L, D) to both, (N, p, D) or (1, p, D) each.
+
+        Raises:
+            Unsupported: where the attention module's forward is not known.
+        """
+        self._insert_inside("prefix", insert, "takes no extra keys and values")
+
+    def add_query(self, insert: Insert) -> None:
+        """Map the queries (N, heads, L, d) before they meet the keys (a temperature of the softmax).
+
+        Raises:
+            Unsupported: where the attention module's forward is not known.
+        """
+        self._insert_inside("query", insert, "lets nothing change its queries")
+
+    def _insert_inside(self, slot: str, insert: Insert, lack: str) -> None:
+        if self.slotted is None:
+            raise Unsupported(f"attention of type {type(self.module).__name__} {lack}")
+        cast(nn.ModuleList, attention_slots(self.module, self.slotted)[slot]).append(insert)
+        self.block.log.append(Insertion(self, insert))
 
     @property
     def projections(self) -> dict[str, Affine]:
@@ -207,6 +251,11 @@ class Block:
         cast(nn.ModuleList, self.slots()["before"]).append(insert)
         self.log.append(Insertion(self, insert))
 
+    def add_carry(self, insert: Insert) -> None:
+        """Map the stream as it enters attention (after ``before``) and as it leaves, both (N, L, D), to what leaves."""
+        cast(nn.ModuleList, self.slots()["carry"]).append(insert)
+        self.log.append(Insertion(self, insert))
+
 
 @dataclass
 class Anatomy(ABC):
@@ -220,6 +269,7 @@ class Anatomy(ABC):
         grid: patch tokens (rows, columns); prefix_tokens: tokens before them (class token, registers).
         mean, std: of the normalisation that the weights expect, on pixels in [0, 1].
         log: everything inserted so far, in order.
+        masks: of parameters of which only some entries train (see `train_entries`), by name.
     """
 
     name: str
@@ -237,6 +287,7 @@ class Anatomy(ABC):
     token_blocks: tuple[Block, ...] = ()
     patch_embedding: Affine | None = None
     final_norm: Affine | None = None
+    masks: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.root.requires_grad_(False)
@@ -291,6 +342,25 @@ class Anatomy(ABC):
             raise Unsupported(f"{self.name} has no parameter that this method would train")
         for parameter in chosen:
             parameter.requires_grad_(True)
+
+    def train_entries(self, masks: Mapping[str, Tensor]) -> None:
+        """Train some entries of parameters: where a mask (bool, of the parameter's shape) is true.
+
+        `AdaptedModel.optimizer_step` keeps the others bit-identical. A parameter without a true entry stays frozen;
+        masks that were given before are forgotten.
+
+        Raises:
+            Unsupported: where no entry is chosen.
+        """
+        parameters = dict(self.named_parameters())
+        chosen = {name: mask for name, mask in masks.items() if bool(mask.any())}
+        if not chosen:
+            raise Unsupported(f"{self.name} has no parameter entry that this method would train")
+        for name in self.masks:
+            parameters[name].requires_grad_(False)
+        for name in chosen:
+            parameters[name].requires_grad_(True)
+        self.masks = chosen
 
     @property
     def mergeable(self) -> bool:

@@ -18,7 +18,7 @@ from ..errors import PeftmarkError
 from ..registry import BACKBONES
 from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
 from .backbone import Backbone
-from .slots import SlottedBlock, is_inserted
+from .slots import SlottedAttention, SlottedBlock, is_inserted
 from .text import TextTower
 from .weights import cannot_download, check_keys, load_state_dict, local_weights
 
@@ -86,13 +86,18 @@ class ExplicitAttention(nn.Module):
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """Tokens (N, L, D) -> (N, L, D); `attn_mask` (L, L) is added to the scores."""
-        n, length, width = x.shape
-        q, k, v = (
-            cast(nn.Linear, projection)(x).view(n, length, self.num_heads, -1).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
-        return self.out_proj(y.transpose(1, 2).reshape(n, length, width))
+        q, k, v = self.heads(x)
+        return self.join(F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask))
+
+    def heads(self, x: Tensor) -> list[Tensor]:
+        """Tokens (N, L, D) -> queries, keys and values (N, heads, L, d)."""
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        shape = (len(x), x.shape[1], self.num_heads, -1)
+        return [cast(nn.Linear, projection)(x).view(shape).transpose(1, 2) for projection in projections]
+
+    def join(self, y: Tensor) -> Tensor:
+        """What the heads read (N, heads, L, d) -> tokens (N, L, D)."""
+        return self.out_proj(y.transpose(1, 2).flatten(2))
 
 
 def _linear(width: int, weight: Tensor, bias: Tensor) -> nn.Linear:
@@ -120,10 +125,24 @@ class SlottedClipBlock(SlottedBlock):
     """The forward of open_clip's `ResidualAttentionBlock`, through the slots."""
 
     def forward(self, q_x: Tensor, *unused: None, attn_mask: Tensor | None = None) -> Tensor:
-        x = self.enter(q_x)
         block = cast(Any, self)
-        x = self.residual("attention", x, block.ls_1(block.attention(block.ln_1(x), attn_mask=attn_mask)))
-        return self.residual("mlp", x, block.ls_2(block.mlp(block.ln_2(x))))
+        x = entered = self.enter(q_x)
+        normed = block.ln_1(x)
+        x = self.residual("attention", x, normed, block.ls_1(block.attention(normed, attn_mask=attn_mask)))
+        normed = block.ln_2(x)
+        return self.leave(entered, self.residual("mlp", x, normed, block.ls_2(block.mlp(normed))))
+
+
+class SlottedExplicitAttention(SlottedAttention):
+    """The forward of `ExplicitAttention` without mask, through the slots."""
+
+    def forward(self, x: Tensor, attn_mask: None = None) -> Tensor:
+        if attn_mask is not None:
+            raise Unsupported("extra keys and values have no place in a masked attention")
+        attention = cast(ExplicitAttention, self)
+        q, k, v = attention.heads(x)
+        k, v = self.prefixed(x, k, v)
+        return attention.join(F.scaled_dot_product_attention(self.queried(q), k, v))
 
 
 def make_explicit(transformer: nn.Module) -> list[ExplicitBlock]:
@@ -150,6 +169,8 @@ def _block(module: ExplicitBlock, log: list[Insertion]) -> Block:
         k=k,
         v=v,
         num_heads=attention.num_heads,
+        module=attention,
+        slotted=SlottedExplicitAttention,
     )
     block.mlp = Mlp(
         name="mlp",

@@ -32,6 +32,16 @@ class Insert(nn.Module):
     def fold_into(self, host: Any) -> None:
         raise NotMergeable(f"{type(self).__name__} cannot be folded into the backbone's weights")
 
+    def share(self, name: str, module: nn.Module, owner: bool) -> None:
+        """Use a module that several inserts have in common as ``self.<name>``.
+
+        One of them owns it: there it is registered, and so named, moved, counted and saved once.
+        """
+        if owner:
+            setattr(self, name, module)
+        else:
+            object.__setattr__(self, name, module)
+
 
 class WeightDelta(Insert):
     """An additive change of a linear map: ``y = W x + b`` becomes ``y + delta(x, W)``."""
@@ -67,30 +77,34 @@ class _SlottedModule(nn.Module):
 
 
 class _SlottedLinear(nn.Module):
-    """A linear map with weight deltas on all or some of its output rows, then the ``after`` slot."""
+    """A linear map that maps its input first, changes some or all of its output rows, then maps its whole output."""
 
     slots: nn.ModuleDict
-    delta_rows: list[tuple[int, int]]
+    row_ranges: list[tuple[int, int]]
     weight: Tensor
     bias: Tensor | None
 
     def forward(self, x: Tensor) -> Tensor:
+        for insert in _inserts(self.slots, "before"):
+            x = insert(x)
         y = F.linear(x, self.weight, self.bias)
-        if self.delta_rows:
-            y = self._add_deltas(x, y)
+        if self.row_ranges:
+            y = self._change_rows(x, y)
         for insert in _inserts(self.slots, "after"):
             y = insert(y)
         return y
 
-    def _add_deltas(self, x: Tensor, y: Tensor) -> Tensor:
+    def _change_rows(self, x: Tensor, y: Tensor) -> Tensor:
         pieces: list[Tensor] = []
         position = 0
-        for (start, stop), inserts in zip(self.delta_rows, _inserts(self.slots, "delta"), strict=True):
+        for (start, stop), rows in zip(self.row_ranges, _inserts(self.slots, "rows"), strict=True):
             if start > position:
                 pieces.append(y[..., position:start])
             piece = y[..., start:stop]
-            for insert in cast(nn.ModuleList, inserts):
+            for insert in _inserts(cast(nn.ModuleDict, rows), "delta"):
                 piece = piece + insert(x, self.weight[start:stop])
+            for insert in _inserts(cast(nn.ModuleDict, rows), "after"):
+                piece = insert(piece)
             pieces.append(piece)
             position = stop
         if position < y.shape[-1]:
@@ -98,22 +112,49 @@ class _SlottedLinear(nn.Module):
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
 
 
+class SlottedAttention(nn.Module):
+    """Base of the slotted subclasses of attention modules; each family writes its forward with these two."""
+
+    slots: nn.ModuleDict
+
+    def queried(self, q: Tensor) -> Tensor:
+        """The ``query`` slot: maps the queries (N, heads, L, d) before they meet the keys."""
+        for insert in _inserts(self.slots, "query"):
+            q = insert(q)
+        return q
+
+    def prefixed(self, x: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (N, heads, L, d) with those of the ``prefix`` slot in front.
+
+        An insert maps the attention's input x (N, L, D) to keys and values, each (N, p, D) or (1, p, D).
+        """
+        n, heads, _, width = k.shape
+        for insert in _inserts(self.slots, "prefix"):
+            more_k, more_v = (
+                part.view(part.shape[0], -1, heads, width).transpose(1, 2).expand(n, -1, -1, -1) for part in insert(x)
+            )
+            k, v = torch.cat((more_k, k), dim=2), torch.cat((more_v, v), dim=2)
+        return k, v
+
+
 class SlottedBlock(nn.Module):
     """Base of the slotted subclasses of residual blocks; each backbone family writes its forward with `residual`."""
 
     slots: nn.ModuleDict
 
-    def residual(self, branch: str, x: Tensor, y: Tensor) -> Tensor:
+    def residual(self, branch: str, x: Tensor, normed: Tensor, y: Tensor) -> Tensor:
         """Add a branch's output `y` to the stream `x` (N, L, D), through the branch's slots.
 
-        ``serial`` maps the operator's output before the add, ``parallel`` maps the branch's input (before its norm)
-        and is added too, ``after_add`` maps the sum.
+        ``serial`` maps the operator's output before the add; ``parallel`` maps the branch's input (before its norm),
+        ``parallel_norm`` the norm's output `normed`, and both are added too; ``after_add`` maps the sum.
         """
         slots = cast(nn.ModuleDict, self.slots[branch])
         for insert in _inserts(slots, "serial"):
             y = insert(y)
         for insert in _inserts(slots, "parallel"):
             y = y + insert(x)
+        for insert in _inserts(slots, "parallel_norm"):
+            y = y + insert(normed)
         x = x + y
         for insert in _inserts(slots, "after_add"):
             x = insert(x)
@@ -125,8 +166,14 @@ class SlottedBlock(nn.Module):
             x = insert(x)
         return x
 
+    def leave(self, entered: Tensor, x: Tensor) -> Tensor:
+        """The ``carry`` slot: maps the stream as it entered the block's attention, and as it leaves, to what leaves."""
+        for insert in _inserts(self.slots, "carry"):
+            x = insert(entered, x)
+        return x
 
-BRANCH_SLOTS = ("serial", "parallel", "after_add")
+
+BRANCH_SLOTS = ("serial", "parallel", "parallel_norm", "after_add")
 
 
 _slotted_classes: dict[tuple[type, type], type] = {}
@@ -146,15 +193,14 @@ def has_slots(module: nn.Module) -> bool:
 
 
 def module_slots(module: nn.Module) -> nn.ModuleDict:
-    """The ``before`` and ``after`` slots of any module (and ``delta`` of a linear one), made on first use."""
+    """The ``before`` and ``after`` slots of any module (and ``rows`` of a linear one), made on first use."""
     if not has_slots(module):
-        if isinstance(module, nn.Linear):
-            module.slots = nn.ModuleDict({"delta": nn.ModuleList(), "after": nn.ModuleList()})
-            object.__setattr__(module, "delta_rows", [])
-            _swap_class(module, _SlottedLinear)
-        else:
-            module.slots = nn.ModuleDict({"before": nn.ModuleList(), "after": nn.ModuleList()})
-            _swap_class(module, _SlottedModule)
+        linear = isinstance(module, nn.Linear)
+        names = ("before", "rows", "after") if linear else ("before", "after")
+        module.slots = nn.ModuleDict({name: nn.ModuleList() for name in names})
+        if linear:
+            object.__setattr__(module, "row_ranges", [])
+        _swap_class(module, _SlottedLinear if linear else _SlottedModule)
     return cast(nn.ModuleDict, module.slots)
 
 
@@ -164,28 +210,34 @@ def block_slots(module: nn.Module, mixin: type[SlottedBlock]) -> nn.ModuleDict:
         branches = {
             branch: nn.ModuleDict({slot: nn.ModuleList() for slot in BRANCH_SLOTS}) for branch in ("attention", "mlp")
         }
-        module.slots = nn.ModuleDict({"before": nn.ModuleList(), **branches})
+        module.slots = nn.ModuleDict({"before": nn.ModuleList(), **branches, "carry": nn.ModuleList()})
         _swap_class(module, mixin)
     return cast(nn.ModuleDict, module.slots)
 
 
-def insert_delta(module: nn.Linear, rows: tuple[int, int], insert: WeightDelta) -> None:
-    """Put a weight delta on output rows ``[start, stop)`` of a linear module.
+def attention_slots(module: nn.Module, mixin: type[SlottedAttention]) -> nn.ModuleDict:
+    """The slots of an attention module, made on first use; `mixin` holds the family's forward."""
+    if not has_slots(module):
+        module.slots = nn.ModuleDict({"query": nn.ModuleList(), "prefix": nn.ModuleList()})
+        _swap_class(module, mixin)
+    return cast(nn.ModuleDict, module.slots)
+
+
+def row_slots(module: nn.Linear, rows: tuple[int, int]) -> nn.ModuleDict:
+    """The ``delta`` and ``after`` slots of output rows ``[start, stop)`` of a linear module, made on first use.
 
     Raises:
-        ValueError: where the rows overlap others that have a delta, but are not the same.
+        ValueError: where the rows overlap others that have slots, but are not the same.
     """
-    slots = module_slots(module)
-    ranges = cast(_SlottedLinear, module).delta_rows
-    deltas = _inserts(slots, "delta")
-    if rows in ranges:
-        cast(nn.ModuleList, deltas[ranges.index(rows)]).append(insert)
-        return
-    if any(rows[0] < stop and start < rows[1] for start, stop in ranges):
-        raise ValueError(f"rows {rows} overlap another delta's {ranges}")
-    position = sum(start < rows[0] for start, _ in ranges)
-    ranges.insert(position, rows)
-    deltas.insert(position, nn.ModuleList([insert]))
+    parts = _inserts(module_slots(module), "rows")
+    ranges = cast(_SlottedLinear, module).row_ranges
+    if rows not in ranges:
+        if any(rows[0] < stop and start < rows[1] for start, stop in ranges):
+            raise ValueError(f"rows {rows} overlap others that have slots: {ranges}")
+        position = sum(start < rows[0] for start, _ in ranges)
+        ranges.insert(position, rows)
+        parts.insert(position, nn.ModuleDict({"delta": nn.ModuleList(), "after": nn.ModuleList()}))
+    return cast(nn.ModuleDict, parts[ranges.index(rows)])
 
 
 def remove_slots(root: nn.Module) -> None:
@@ -196,7 +248,7 @@ def remove_slots(root: nn.Module) -> None:
             if original is not None:
                 module.__class__ = original
             del module.slots
-            module.__dict__.pop("delta_rows", None)
+            module.__dict__.pop("row_ranges", None)
 
 
 def is_inserted(name: str) -> bool:

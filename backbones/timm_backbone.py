@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import timm
+from timm.layers import Attention as TimmAttention
 from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ..errors import PeftmarkError
+from ..errors import PeftmarkError, Unsupported
 from ..registry import BACKBONES
 from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
 from .backbone import Backbone
-from .slots import SlottedBlock
+from .slots import SlottedAttention, SlottedBlock
 from .weights import cannot_download, load_state_dict, local_weights
 
 
@@ -77,12 +79,31 @@ class SlottedTimmBlock(SlottedBlock):
     """The forward of `timm.models.vision_transformer.Block`, through the slots."""
 
     def forward(self, x: Tensor, **attention: Any) -> Tensor:
-        x = self.enter(x)
         block = cast(TimmBlock, self)
-        y = block.drop_path1(block.ls1(block.attn(block.norm1(x), **attention)))
-        x = self.residual("attention", x, y)
-        y = block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
-        return self.residual("mlp", x, y)
+        x = entered = self.enter(x)
+        normed = block.norm1(x)
+        y = block.drop_path1(block.ls1(block.attn(normed, **attention)))
+        x = self.residual("attention", x, normed, y)
+        normed = block.norm2(x)
+        y = block.drop_path2(block.ls2(block.mlp(normed)))
+        return self.leave(entered, self.residual("mlp", x, normed, y))
+
+
+class SlottedTimmAttention(SlottedAttention):
+    """The forward of `timm.layers.Attention` without mask, through the slots."""
+
+    def forward(self, x: Tensor, attn_mask: None = None, is_causal: bool = False) -> Tensor:
+        if attn_mask is not None or is_causal:
+            raise Unsupported("extra keys and values have no place in a masked attention")
+        attention = cast(TimmAttention, self)
+        n, length, _ = x.shape
+        qkv = attention.qkv(x).reshape(n, length, 3, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        k, v = self.prefixed(x, attention.k_norm(k), v)
+        dropout = attention.attn_drop.p if attention.training else 0.0
+        y = F.scaled_dot_product_attention(self.queried(attention.q_norm(q)), k, v, dropout_p=dropout)
+        y = attention.norm(y.transpose(1, 2).reshape(n, length, -1))
+        return attention.proj_drop(attention.proj(y))
 
 
 class TimmAnatomy(Anatomy):
@@ -95,7 +116,6 @@ class TimmAnatomy(Anatomy):
 
 def timm_anatomy(name: str, model: nn.Module, config: Mapping[str, Any]) -> Anatomy:
     """The anatomy of a timm model without classifier; of a plain `VisionTransformer`, every part.
-
 
     Args:
         config: ``input_size`` (channels, rows, columns), ``mean``, ``std`` of the input, as in timm's pretrained_cfg.
@@ -148,6 +168,8 @@ def _block(module: TimmBlock, log: list[Insertion]) -> Block:
         k=k,
         v=v,
         num_heads=attention.num_heads,
+        module=attention,
+        slotted=SlottedTimmAttention if type(attention) is TimmAttention and attention.gate is None else None,
     )
     block.mlp = Mlp(
         name="mlp",

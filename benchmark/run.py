@@ -18,7 +18,7 @@ import torch
 
 from ..backbones import RANDOM, Anatomy, find_backbone
 from ..errors import PeftmarkError, Unsupported
-from ..methods import AdaptedModel, Context, adapt, make_method
+from ..methods import AdaptedModel, Classifier, Context, OpenVocabularyClassifier, make_method
 from ..registry import METHODS, TASKS
 from ..results import (
     SCHEMA_VERSION,
@@ -95,8 +95,8 @@ def _run(
             class_names=data.train.class_names,
             templates=task.templates,
         )
-        model.method.prepare(model, zip(train_images.split(protocol.batch_size),
-                                        train_labels.split(protocol.batch_size), strict=True))  # fmt: skip
+        size = protocol.batch_size
+        model.method.prepare(model, list(zip(train_images.split(size), train_labels.split(size), strict=True)))
         progress.params = count_parameters(model)
     with progress.enter("train"):
         rate = protocol.learning_rate_of(METHODS.entry(spec.method.name).family)
@@ -130,8 +130,8 @@ def _build(spec: RunSpec, checkpoint: Path | None, task: Task, data: TaskData) -
     anatomy = _backbone(spec.backbone, checkpoint)
     torch.manual_seed(spec.seed)  # whether the backbone came from the cache must not show in what follows
     if track == "open_vocabulary":
-        return adapt(anatomy, method, class_names=data.train.class_names, templates=task.templates)
-    return adapt(anatomy, method, num_classes=len(data.train.class_names), num_frames=task.num_frames)
+        return OpenVocabularyClassifier(anatomy, method, data.train.class_names, task.templates)
+    return Classifier(anatomy, method, len(data.train.class_names), task.num_frames)
 
 
 def _backbone(spec: BackboneSpec, checkpoint: Path | None) -> Anatomy:

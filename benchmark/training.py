@@ -60,7 +60,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             model.method.after_backward(model, context)
-            optimizer.step()
+            model.optimizer_step(optimizer)
             schedule.step()
             context.step += 1
             total += value * len(batch)

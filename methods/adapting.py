@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -41,6 +41,10 @@ class AdaptedModel(nn.Module):
     def head_parameters(self) -> Iterable[nn.Parameter]:
         """The classifier's parameters: trained with every method and counted apart."""
 
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """Images (or clips) -> what is classified (N, features)."""
+
     def train(self, mode: bool = True) -> Self:
         """As `nn.Module.train`, but a frozen BatchNorm keeps its running statistics."""
         super().train(mode)
@@ -52,15 +56,62 @@ class AdaptedModel(nn.Module):
     def trainable_parameters(self, include_head: bool = True) -> int:
         """How many numbers training changes."""
         head = {id(parameter) for parameter in self.head_parameters()}
-        return sum(p.numel() for p in self.parameters() if p.requires_grad and (include_head or id(p) not in head))
+        masks = self.entry_masks()
+        return sum(
+            int(masks[name].sum()) if name in masks else parameter.numel()
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and (include_head or id(parameter) not in head)
+        )
+
+    def entry_masks(self) -> dict[str, Tensor]:
+        """Masks of the parameters of which only some entries train, by their names in this model."""
+        names = {id(parameter): name for name, parameter in self.named_parameters()} if self.anatomy.masks else {}
+        own = dict(self.anatomy.named_parameters())
+        return {names[id(own[name])]: mask for name, mask in self.anatomy.masks.items()}
+
+    def optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Step; entries that were not chosen stay bit-identical, whatever decay and momentum would do to them.
+
+        (FISH's and DyLoRA's official runs let AdamW move them.) They are put back from a copy that lives for this step
+        only, when the activations are gone.
+        """
+        own = dict(self.anatomy.named_parameters()) if self.anatomy.masks else {}
+        before: dict[str, Tensor] = {}
+        for name, mask in self.anatomy.masks.items():
+            before[name] = own[name].detach().clone()
+            gradient = own[name].grad
+            if gradient is not None:
+                gradient.mul_(mask)
+        optimizer.step()
+        with torch.no_grad():
+            for name, mask in self.anatomy.masks.items():
+                own[name].copy_(torch.where(mask, own[name], before[name]))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As `nn.Module._apply` (what ``to`` and ``cuda`` call): the masks go where their parameters go."""
+        super()._apply(fn, recurse)
+        self.anatomy.masks = {name: fn(mask) for name, mask in self.anatomy.masks.items()}
+        return self
 
     def inserted_parameters(self) -> int:
         """How many parameters the method put beside the backbone's own."""
         return sum(parameter.numel() for name, parameter in self.named_parameters() if is_inserted(name))
 
     def adapter_state_dict(self) -> dict[str, Tensor]:
-        """What was trained, head included, and nothing else: copies, on the CPU."""
-        return {n: p.detach().to("cpu", copy=True) for n, p in self.named_parameters() if p.requires_grad}
+        """What was trained, head included, and nothing else: copies, on the CPU.
+
+        Of a parameter of which only some entries train, these: ``name::values`` and, flat, ``name::indices``.
+        """
+        masks = self.entry_masks()
+        state: dict[str, Tensor] = {}
+        for name, parameter in self.named_parameters():
+            if name in masks:
+                indices = masks[name].flatten().nonzero().squeeze(1)
+                state[f"{name}::indices"] = indices.to("cpu", torch.int32)
+                state[f"{name}::values"] = parameter.detach().flatten()[indices].to("cpu", copy=True)
+            elif parameter.requires_grad:
+                state[name] = parameter.detach().to("cpu", copy=True)
+        return state
 
     def load_adapter_state_dict(self, state: dict[str, Tensor]) -> None:
         """Load what `adapter_state_dict` gave on another model of the same method, configuration and backbone.
@@ -68,16 +119,36 @@ class AdaptedModel(nn.Module):
         Raises:
             PeftmarkError: where names or shapes do not fit; nothing is loaded then.
         """
-        trained = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
-        wrong = sorted(set(state) ^ set(trained)) or [n for n, p in trained.items() if state[n].shape != p.shape]
+        parameters = dict(self.named_parameters())
+        partly = {key.removesuffix("::indices") for key in state if key.endswith("::indices")}
+        trained = {name for name, parameter in parameters.items() if parameter.requires_grad} - set(self.entry_masks())
+        expected = trained | {f"{name}::{part}" for name in partly for part in ("indices", "values")}
+        wrong = sorted(set(state) ^ expected) + sorted(partly - set(parameters))
+        if not wrong:
+            wrong = [name for name in trained if state[name].shape != parameters[name].shape]
+            wrong += [name for name in partly if not _fits(state, name, parameters[name])]
         if wrong:
             raise PeftmarkError(
                 f"the adapter does not fit: {len(wrong)} tensors differ (e.g. {wrong[0]}); "
                 f"adapt with the method, configuration and classes that it was trained with"
             )
         with torch.no_grad():
-            for name, parameter in trained.items():
-                parameter.copy_(state[name])
+            for name in trained:
+                parameters[name].copy_(state[name])
+            self._load_entries({name: parameters[name] for name in partly}, state)
+
+    def _load_entries(self, parameters: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
+        """Load single entries; which ones train is what the adapter says."""
+        names = {id(parameter): name for name, parameter in self.anatomy.named_parameters()}
+        masks = {}
+        for name, parameter in parameters.items():
+            indices = state[f"{name}::indices"].to(parameter.device, torch.int64)
+            parameter.view(-1)[indices] = state[f"{name}::values"].to(parameter.device)
+            mask = torch.zeros(parameter.numel(), dtype=torch.bool, device=parameter.device)
+            mask[indices] = True
+            masks[names[id(parameter)]] = mask.view_as(parameter)
+        if masks:
+            self.anatomy.train_entries(masks)
 
     def merge(self) -> AdaptedModel:
         """Fold the method into the backbone's weights: `backbone` then has its own structure again.
@@ -87,6 +158,11 @@ class AdaptedModel(nn.Module):
         """
         self.anatomy.merge()
         return self
+
+
+def _fits(state: dict[str, Tensor], name: str, parameter: nn.Parameter) -> bool:
+    indices, values = state[f"{name}::indices"], state[f"{name}::values"]
+    return indices.shape == values.shape and (len(indices) == 0 or int(indices.max()) < parameter.numel())
 
 
 class Classifier(AdaptedModel):
@@ -105,12 +181,16 @@ class Classifier(AdaptedModel):
     def head_parameters(self) -> Iterable[nn.Parameter]:
         return self.head.parameters()
 
+    def features(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W), or (N, T, 3, H, W) with ``num_frames=T`` -> what the head reads (N, feature_dim)."""
+        if self.num_frames is None:
+            return self.anatomy.pooled(images)
+        features = self.anatomy.pooled(images.flatten(0, 1))
+        return features.view(len(images), self.num_frames, -1).mean(dim=1)
+
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W), or (N, T, 3, H, W) with ``num_frames=T`` -> logits (N, num_classes)."""
-        if self.num_frames is None:
-            return self.head(self.anatomy.pooled(images))
-        features = self.anatomy.pooled(images.flatten(0, 1))
-        return self.head(features.view(len(images), self.num_frames, -1).mean(dim=1))
+        return self.head(self.features(images))
 
 
 class OpenVocabularyClassifier(AdaptedModel):
@@ -166,10 +246,13 @@ class OpenVocabularyClassifier(AdaptedModel):
             self._text_features = features
         return features
 
+    def features(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> normalised embeddings (N, E) in the space shared with text."""
+        return F.normalize(self.anatomy.projected(images), dim=-1)
+
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> logits (N, number of class names)."""
-        features = F.normalize(self.anatomy.projected(images), dim=-1)
-        return self.text.logits(features @ self.text_features().T)
+        return self.text.logits(self.features(images) @ self.text_features().T)
 
 
 def adapt(
@@ -224,4 +307,8 @@ def adapt(
         model = Classifier(backbone, method, num_classes, num_frames)
     if batches is not None:
         method.prepare(model, batches)
+    elif method.needs_batches:
+        raise PeftmarkError(
+            f"{type(method).__name__} scores parameters on data: give batches=, an iterable of (images, labels) pairs"
+        )
     return model.train()

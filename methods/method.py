@@ -44,11 +44,13 @@ class Method:
         pretrained: whether the backbone's pretrained weights are used (`scratch` says no).
         identity_at_start: whether an adapted model computes what the bare backbone computes until it is trained;
             a class that says no gives its paper's reason in the docstring.
+        needs_batches: whether `prepare` scores parameters on training data, without which there is nothing to train.
     """
 
     version: ClassVar[int] = 1
     pretrained: ClassVar[bool] = True
     identity_at_start: ClassVar[bool] = True
+    needs_batches: ClassVar[bool] = False
 
     def adapt(self, anatomy: Anatomy) -> None:
         """Change the frozen backbone: choose what trains, insert what is new.
@@ -58,7 +60,11 @@ class Method:
         """
 
     def prepare(self, model: AdaptedModel, batches: Batches) -> None:
-        """Look at training data once before training, for methods that score parameters on it."""
+        """Look at training data once before training, for methods that score parameters on it.
+
+        Iterating over `batches` gives the training images (preprocessed) and labels once, in their own order; iterating
+        again gives them again.
+        """
 
     def loss(self, model: AdaptedModel, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         """The training loss of one batch, by default cross-entropy of the logits."""

@@ -58,6 +58,19 @@ def test_links_lead_somewhere(document: str) -> None:
 
 
 @needs_checkout
+def test_every_equation_of_the_survey_has_its_classes() -> None:
+    """Of each row, and each class is in the file that it is linked to."""
+    text = (ROOT / "methods/README.md").read_text()
+    rows = [row.split("|")[1:-1] for row in text.splitlines() if row.startswith("| (")]
+    numbers = [int(number) for row in rows for number in re.findall(r"\((\d+)\)", row[0])]
+    assert sorted(numbers) == list(range(1, 13))
+    links = re.findall(r"\[`(\w+)`\]\(([\w/]+\.py)\)", text)
+    assert len(links) > 20
+    wrong = [name for name, file in links if f"\nclass {name}(" not in (ROOT / "methods" / file).read_text()]
+    assert wrong == []
+
+
+@needs_checkout
 def test_changelog_names_every_method() -> None:
     text = (ROOT / "CHANGELOG.md").read_text()
     assert [name for name in METHODS.names() if f"`{name}`" not in text] == []

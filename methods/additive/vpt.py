@@ -48,6 +48,42 @@ class DropPrompts(Insert):
         return torch.cat((x[:, : self.prefix], x[:, self.prefix + self.length :]), dim=1)
 
 
+def prompt_bound(anatomy: Anatomy) -> float:
+    """Prompts start uniform in ±sqrt(6 / (3·patch² + D)): Xavier's bound for a patch embedding."""
+    rows, columns = anatomy.stem.weight.shape[-2:]
+    return math.sqrt(6 / (3 * rows * columns + anatomy.width))
+
+
+@METHODS.register("vpt_shallow", family="additive", tracks=("image", "open_vocabulary", "video"))
+@dataclass
+class VPTShallow(Method):
+    """Learned prompt tokens at the input of the first block (Jia et al. 2022, arXiv:2203.12119, section 3.2).
+
+    `prompt_length` tokens stand behind the class token, without position, and go through all blocks with the others:
+    [x_0, P, E_0] -> [x_1, Z_1, E_1] -> …. They start uniform in ±sqrt(6 / (3·patch² + D)), so an untrained model is not
+    the bare backbone (src/models/vit_prompt/vit.py). p·D parameters: 768·p on ViT-B/16. Prompts leave before the final
+    norm, which the class token does not notice. The paper chooses the length per task.
+
+    Several official commands have a dropout of 0.1. The official head starts with a bias of -log 99; here the head is
+    the protocol's.
+    """
+
+    identity_at_start: ClassVar[bool] = False
+
+    prompt_length: int = 10
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.prompt_length < 1:
+            raise ValueError("prompt_length must be at least 1")
+
+    def adapt(self, anatomy: Anatomy) -> None:
+        prefix = anatomy.prefix_tokens
+        prompts = Prompts(anatomy.width, self.prompt_length, prefix, prompt_bound(anatomy), self.dropout, replace=False)
+        anatomy.blocks[0].add_before(prompts)
+        anatomy.norm.add_before(DropPrompts(self.prompt_length, prefix))
+
+
 @METHODS.register("vpt_deep", family="additive", tracks=("image", "open_vocabulary", "video"))
 @dataclass
 class VPTDeep(Method):
@@ -70,8 +106,7 @@ class VPTDeep(Method):
 
     def adapt(self, anatomy: Anatomy) -> None:
         width, prefix = anatomy.width, anatomy.prefix_tokens
-        patch = anatomy.stem.weight.shape[-2] * anatomy.stem.weight.shape[-1]
-        bound = math.sqrt(6 / (3 * patch + width))
+        bound = prompt_bound(anatomy)
         for index, block in enumerate(anatomy.blocks):
             prompts = Prompts(width, self.prompt_length, prefix, bound, self.dropout, replace=index > 0)
             block.add_before(prompts)

@@ -26,6 +26,10 @@ class FrameMean(Method):
     def __post_init__(self) -> None:
         if "image" not in METHODS.entry(self.image_method).metadata["tracks"]:
             raise ValueError(f"image_method={self.image_method!r} is not an image method")
+        if METHODS[self.image_method].needs_batches:
+            raise ValueError(
+                f"image_method={self.image_method!r} scores parameters on clips by itself: use it directly"
+            )
 
     def adapt(self, anatomy: Anatomy) -> None:
         make_method(self.image_method, self.image_config).adapt(anatomy)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from peftmark.backbones import Anatomy, Insert, WeightDelta, find_backbone
 from peftmark.backbones.open_clip_backbone import ExplicitAttention, make_explicit
-from peftmark.backbones.slots import insert_delta, module_slots, remove_slots
+from peftmark.backbones.slots import module_slots, remove_slots, row_slots
 from peftmark.errors import NotMergeable, Unsupported
 
 
@@ -25,6 +25,21 @@ class Add(Insert):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.value
+
+
+class Twice(Insert):
+    """Doubles."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+class ZeroPrefix(Insert):
+    """Three keys and values, all zero."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        zeros = torch.zeros(1, 3, x.shape[-1])
+        return zeros, zeros
 
 
 class Double(WeightDelta):
@@ -164,7 +179,7 @@ def test_slots_run_in_their_places_and_leave_no_trace() -> None:
     model = nn.Sequential(linear, norm)
     x = torch.randn(3, 4)
     bare, keys = model(x), list(model.state_dict())
-    insert_delta(linear, (2, 4), Double())
+    row_slots(linear, (2, 4))["delta"].append(Double())
     module_slots(linear)["after"].append(Add(1.0))
     module_slots(norm)["before"].append(Add(5.0))
     y = nn.functional.linear(x, linear.weight, linear.bias)
@@ -174,7 +189,7 @@ def test_slots_run_in_their_places_and_leave_no_trace() -> None:
     remove_slots(model)
     assert torch.equal(model(x), bare)
     assert (type(linear), type(norm), list(model.state_dict())) == (nn.Linear, nn.LayerNorm, keys)
-    assert "delta_rows" not in linear.__dict__
+    assert "row_ranges" not in linear.__dict__
 
 
 def test_deltas_may_share_rows_but_not_overlap() -> None:
@@ -182,13 +197,13 @@ def test_deltas_may_share_rows_but_not_overlap() -> None:
     linear = nn.Linear(4, 6)
     x = torch.randn(3, 4)
     for rows in ((4, 6), (0, 2), (0, 2)):
-        insert_delta(linear, rows, Double())
+        row_slots(linear, rows)["delta"].append(Double())
     expected = nn.functional.linear(x, linear.weight, linear.bias)
     expected[:, :2] += 2 * (x @ linear.weight[:2].T)
     expected[:, 4:] += x @ linear.weight[4:].T
     torch.testing.assert_close(linear(x), expected)
     with pytest.raises(ValueError, match="overlap"):
-        insert_delta(linear, (1, 3), Double())
+        row_slots(linear, (1, 3))
 
 
 def test_a_merge_that_cannot_be_done_changes_nothing() -> None:
@@ -223,3 +238,36 @@ def test_parts_that_are_not_there_are_unsupported() -> None:
         anatomy.text_tower()
     with pytest.raises(Unsupported, match="no parameter"):
         anatomy.train(lambda name, parameter: False)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "embedded/clip"])
+def test_queries_and_extra_keys_inside_attention(name: str) -> None:
+    """Queries times two are a query projection times two; a prefix of value zero takes its share of the softmax."""
+    doubled, weights, prefixed = (build(name) for _ in range(3))
+    for anatomy in (doubled, weights, prefixed):
+        query = anatomy.blocks[0].attention.q
+        nn.init.normal_(query.bias, std=0.1, generator=torch.Generator().manual_seed(1))
+    doubled.blocks[0].attention.add_query(Twice())
+    weights.blocks[0].attention.q.scale_output_(torch.tensor(2.0))
+    images = torch.randn(2, 3, *doubled.image_size)
+    torch.testing.assert_close(doubled.pooled(images), weights.pooled(images), rtol=1e-4, atol=1e-5)
+
+    attention = prefixed.blocks[0].attention
+    x = torch.randn(2, 7, prefixed.width)
+    for projection in (attention.q, attention.k):  # all scores are zero: the mean over keys
+        nn.init.zeros_(projection.weight)
+        projection.bias.zero_()
+    bare = attention.module(x) - attention.output.bias
+    attention.add_prefix(ZeroPrefix())
+    torch.testing.assert_close(attention.module(x) - attention.output.bias, bare * 7 / 10, rtol=1e-4, atol=1e-5)
+
+
+def test_a_shared_module_belongs_to_its_owner() -> None:
+    common = nn.Linear(2, 2)
+    owner, user = Insert(), Insert()
+    owner.share("common", common, owner=True)
+    user.share("common", common, owner=False)
+    assert owner.common is user.common is common
+    assert (len(list(owner.parameters())), len(list(user.parameters()))) == (2, 0)
+    twins = copy.deepcopy(nn.ModuleList([owner, user]))
+    assert twins[0].common is twins[1].common is not common

@@ -33,10 +33,11 @@ class Case:
     def model(self, anatomy: Anatomy | None = None) -> AdaptedModel:
         anatomy = anatomy or self.anatomy()
         torch.manual_seed(1)
+        batches = [(self.images(), labels())]
         if self.track == "open_vocabulary":
-            return adapt(anatomy, self.method, class_names=CLASS_NAMES)
+            return adapt(anatomy, self.method, class_names=CLASS_NAMES, batches=batches)
         frames = FRAMES if self.track == "video" else None
-        return adapt(anatomy, self.method, num_classes=len(CLASS_NAMES), num_frames=frames)
+        return adapt(anatomy, self.method, num_classes=len(CLASS_NAMES), num_frames=frames, batches=batches)
 
     def images(self, n: int = 6) -> torch.Tensor:
         generator = torch.Generator().manual_seed(2)
@@ -47,23 +48,27 @@ class Case:
 CASES = [Case(name, track) for name in METHODS.names() for track in METHODS.entry(name).metadata["tracks"]]
 
 
+def labels(n: int = 6) -> torch.Tensor:
+    return torch.arange(n) % len(CLASS_NAMES)
+
+
 def train_a_little(model: AdaptedModel, case: Case, steps: int = 3) -> dict[str, bool]:
     """A few AdamW steps with decay; which trainable tensors ever had a gradient that is not zero."""
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not trained:
         return {}
     optimizer = torch.optim.AdamW(trained.values(), lr=3e-3, weight_decay=0.1)
-    images, labels = case.images(), torch.arange(6) % len(CLASS_NAMES)
+    images = case.images()
     context = Context(epochs=1, steps_per_epoch=steps, class_names=CLASS_NAMES)
     moved = dict.fromkeys(trained, False)
     model.train()
     for _ in range(steps):
         optimizer.zero_grad()
-        model.method.loss(model, images, labels, context).backward()
+        model.method.loss(model, images, labels(), context).backward()
         model.method.after_backward(model, context)
         for name, parameter in trained.items():
             moved[name] |= parameter.grad is not None and bool(parameter.grad.abs().max() > 0)
-        optimizer.step()
+        model.optimizer_step(optimizer)
         context.step += 1
     return moved
 

@@ -54,7 +54,7 @@ def test_lora(stream: Tensor) -> None:
     model = adapt(anatomy(), "lora", num_classes=3, rank=4, alpha=2.0).eval()
     randomize(model)
     block = model.backbone.blocks[0]
-    (q,), (v,) = block.attn.qkv.slots["delta"]
+    q, v = (rows["delta"][0] for rows in block.attn.qkv.slots["rows"])
     deltas = {"q": 0.5 * q.up @ q.down, "v": 0.5 * v.up @ v.down}
     x = stream + attention_by_hand(block, stream, deltas)
     torch.testing.assert_close(block(stream), x + mlp_by_hand(block, x), rtol=1e-4, atol=1e-5)
@@ -140,7 +140,7 @@ def test_vpt_replaces_prompts_block_by_block() -> None:
 def test_initial_values() -> None:
     torch.manual_seed(0)
     lora = adapt("vit_tiny_patch16_224", "lora", num_classes=3, pretrained=False)
-    (delta,) = lora.backbone.blocks[0].attn.qkv.slots["delta"][0]
+    (delta,) = lora.backbone.blocks[0].attn.qkv.slots["rows"][0]["delta"]
     bound = 1 / math.sqrt(192)  # Kaiming-uniform with a = sqrt(5)
     assert not delta.up.any()
     assert 0.9 * bound < delta.down.abs().max() <= bound

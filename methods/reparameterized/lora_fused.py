@@ -1,0 +1,61 @@
+"""What NOAH and the OSU study call LoRA."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...backbones import Anatomy, WeightDelta
+from ...registry import METHODS
+from ..method import Method
+
+
+class SharedDownDelta(WeightDelta):
+    """``x -> B A dropout(x)``: B (out, rank) zero, its own; A (rank, in) shared by q, k and v of a block."""
+
+    down: nn.Linear
+
+    def __init__(self, down: nn.Linear, owner: bool, out_features: int, dropout: float) -> None:
+        super().__init__()
+        self.share("down", down, owner)
+        self.dropout = nn.Dropout(dropout)
+        self.up = nn.Parameter(torch.zeros(out_features, down.out_features))
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(self.down(self.dropout(x)), self.up)
+
+    def weight_delta(self, weight: Tensor) -> Tensor:
+        return self.up @ self.down.weight
+
+
+@METHODS.register("lora_fused", family="reparameterized", tracks=("image", "open_vocabulary", "video"))
+@dataclass
+class LoRAFused(Method):
+    """One low-rank update of the fused qkv layer (Zhang et al. 2022, NOAH, arXiv:2206.04673, its "LoRA" module).
+
+    ``W_qkv x`` becomes ``W_qkv x + B A x`` with one A (rank, D) for q, k and v and B (3D, rank), no scale; the paper of
+    LoRA has an A for each projection and leaves k alone (`lora`). Where q, k and v are apart, they share A. Merges into
+    the weights. 4·L·D·rank parameters: 294,912 on ViT-B/16, as many as `lora` has on two projections.
+
+    A is Kaiming-uniform (a = sqrt(5)), B zero. NOAH holds A as (D, rank) (model/module/qkv_super_prompt.py), for which
+    Kaiming's fan-in is the rank: it starts sqrt(D / rank) times wider than here and in LoRA. It also reads the rows of
+    its qkv interleaved, an order of AutoFormer's supernet. Dropout on A's input is the OSU study's (arXiv:2409.16434);
+    where q, k and v are apart, each draws its own mask.
+    """
+
+    rank: int = 8
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError("rank must be at least 1")
+
+    def adapt(self, anatomy: Anatomy) -> None:
+        for block in anatomy.blocks:
+            inputs = block.attention.inputs
+            down = nn.Linear(inputs[0].in_features, self.rank, bias=False)  # its own start is Kaiming's
+            for index, linear in enumerate(inputs):
+                linear.add_delta(SharedDownDelta(down, index == 0, linear.out_features, self.dropout))

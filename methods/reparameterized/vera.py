@@ -1,0 +1,110 @@
+"""VeRA: vector-based random matrix adaptation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...backbones import Anatomy, WeightDelta
+from ...registry import METHODS
+from ..method import Method
+from .lora import Projection
+
+
+class RandomProjections(nn.Module):
+    """Frozen A (rank, in) and B (out, rank), Kaiming-uniform by a seed of their own, so no adapter has to hold them."""
+
+    down: Tensor
+    up: Tensor
+
+    def __init__(self, in_features: int, out_features: int, rank: int, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator("cpu").manual_seed(seed)
+        for name, shape in (("down", (rank, in_features)), ("up", (out_features, rank))):
+            bound = math.sqrt(6 / shape[1])
+            drawn = torch.empty(shape, device="cpu").uniform_(-bound, bound, generator=generator)
+            self.register_buffer(name, torch.empty(shape).copy_(drawn), persistent=False)
+
+
+class VectorDelta(WeightDelta):
+    """``x -> b * (B (d * (A dropout(x))))``: d (rank,) starts at `d_initial`, b (out,) at zero.
+
+    A layer smaller than A and B takes their first columns and rows.
+    """
+
+    projections: RandomProjections
+
+    def __init__(
+        self,
+        projections: RandomProjections,
+        owner: bool,
+        in_features: int,
+        out_features: int,
+        d_initial: float,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.share("projections", projections, owner)
+        self.in_features = in_features
+        self.d = nn.Parameter(torch.full((projections.down.shape[0],), d_initial))
+        self.b = nn.Parameter(torch.zeros(out_features))
+        self.dropout = nn.Dropout(dropout)
+
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        return self.projections.down[:, : self.in_features], self.projections.up[: len(self.b)]
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        down, up = self.matrices()
+        return self.b * F.linear(self.d * F.linear(self.dropout(x), down), up)
+
+    def weight_delta(self, weight: Tensor) -> Tensor:
+        down, up = self.matrices()
+        return (self.b.unsqueeze(1) * up) @ (self.d.unsqueeze(1) * down)
+
+
+@METHODS.register("vera", family="reparameterized", tracks=("image", "open_vocabulary", "video"))
+@dataclass
+class VeRA(Method):
+    """Frozen random matrices shared by all layers, trained scaling vectors (Kopiczko et al. 2024, arXiv:2310.11454).
+
+    ``W x`` becomes ``W x + b * (B (d * (A x)))`` (equation 2): A (rank, in) and B (out, rank) Kaiming-uniform, frozen
+    and common to all `targets` of all blocks, d (rank,) starting at `d_initial`, b (out,) at zero. Merges into the
+    weights. (rank + out) parameters a projection: 24,576 on ViT-B/16 with rank 256 on q and v, as in the paper.
+
+    A and B follow from `projection_seed` alone, as HF PEFT's do from projection_prng_key: they are neither trained nor
+    saved. As there, they are as large as the largest target.
+    """
+
+    rank: int = 256
+    d_initial: float = 0.1
+    dropout: float = 0.0
+    targets: tuple[Projection, ...] = ("q", "v")
+    projection_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not self.targets:
+            raise ValueError("rank must be at least 1 and targets must name a projection")
+
+    def adapt(self, anatomy: Anatomy) -> None:
+        linears = [block.projections[target] for block in anatomy.blocks for target in self.targets]
+        projections = RandomProjections(
+            max(linear.in_features for linear in linears),
+            max(linear.out_features for linear in linears),
+            self.rank,
+            self.projection_seed,
+        )
+        for index, linear in enumerate(linears):
+            linear.add_delta(
+                VectorDelta(
+                    projections,
+                    index == 0,
+                    linear.in_features,
+                    linear.out_features,
+                    self.d_initial,
+                    self.dropout,
+                )
+            )

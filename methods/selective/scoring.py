@@ -1,0 +1,112 @@
+"""What methods that score parameters on training data share: the data, the gradients, the choice.
+
+A score is a tensor of a parameter's shape, under the parameter's name in `Anatomy.named_parameters`. Scoring leaves
+nothing behind (see `observing`) and uses no global random numbers, so what follows is as if it had not been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...errors import PeftmarkError, Unsupported
+from ..adapting import AdaptedModel
+from ..method import Batches
+
+Scores = dict[str, Tensor]
+
+
+@contextmanager
+def observing(model: AdaptedModel) -> Iterator[dict[str, nn.Parameter]]:
+    """The image backbone's own parameters, with gradients asked for, in a model that is in evaluation mode.
+
+    Evaluation mode makes scores deterministic and keeps the running statistics of a BatchNorm. Afterwards modes,
+    ``requires_grad`` and gradients are what they were.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    own = dict(model.anatomy.named_parameters())
+    model.eval()
+    try:
+        for parameter in own.values():
+            parameter.requires_grad_(True)
+        with torch.enable_grad():
+            yield own
+    finally:
+        for parameter, trainable, gradient in flags:
+            parameter.requires_grad_(trainable)
+            parameter.grad = gradient
+        for module, mode in modes:
+            module.training = mode
+
+
+def draw(batches: Batches, size: int, count: int | None = None, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Training data in a random order (always the same for a seed), each image once.
+
+    The order of `batches` is the data set's, which may be sorted by class: some of the first would be no sample.
+
+    Args:
+        size: images a batch; the last may be smaller.
+        count: stop after so many batches.
+
+    Raises:
+        PeftmarkError: where there is no data.
+    """
+    data = list(batches)
+    places = [(batch, index) for batch, (_, labels) in enumerate(data) for index in range(len(labels))]
+    if not places:
+        raise PeftmarkError("there are no training images to score parameters on")
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
+    for chosen in order.split(size)[:count]:
+        at = [places[place] for place in chosen.tolist()]
+        yield torch.stack([data[b][0][i] for b, i in at]), torch.stack([data[b][1][i] for b, i in at])
+
+
+def gradients(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> Scores:
+    """∂loss/∂parameter of those on which the loss depends; no ``.grad`` is written."""
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {name: gradient for name, gradient in zip(parameters, found, strict=True) if gradient is not None}
+
+
+def squared_gradients(model: AdaptedModel, data: Iterable[tuple[Tensor, Tensor]]) -> Scores:
+    """Σ over batches of (∂CE/∂θ)², CE being the mean over the batch; per sample where batches hold one image."""
+    with observing(model) as own:
+        scores = {name: torch.zeros_like(parameter) for name, parameter in own.items()}
+        for images, labels in data:
+            for name, gradient in gradients(F.cross_entropy(model(images), labels), own).items():
+                scores[name].addcmul_(gradient, gradient)
+    return {name: score.detach() for name, score in scores.items()}
+
+
+def entries_to_keep(model: AdaptedModel, keep: float) -> int:
+    """``int(keep · all parameters) − head``: `keep` is a share of backbone and head, of which the head trains whole.
+
+    Raises:
+        Unsupported: where the head alone takes that share.
+    """
+    head = sum(parameter.numel() for parameter in model.head_parameters())
+    everything = head + sum(parameter.numel() for _, parameter in model.anatomy.named_parameters())
+    if int(keep * everything) <= head:
+        raise Unsupported(
+            f"{model.anatomy.name}: keep={keep} of {everything:,} parameters leaves none beside the head's {head:,}"
+        )
+    return int(keep * everything) - head
+
+
+def top_entries(scores: Scores, k: int) -> dict[str, Tensor]:
+    """Masks of the `k` entries with the largest scores over all parameters together; a score of 0 is never chosen."""
+    flat = torch.cat([score.flatten() for score in scores.values()])
+    mask = torch.zeros_like(flat, dtype=torch.bool)
+    mask[flat.topk(min(k, len(flat))).indices] = True
+    parts = (mask & (flat > 0)).split([score.numel() for score in scores.values()])
+    return {name: part.view_as(score) for (name, score), part in zip(scores.items(), parts, strict=True)}
+
+
+def check_share(keep: float) -> None:
+    """Raises ValueError unless `keep` is a share."""
+    if not 0 < keep <= 1:
+        raise ValueError("keep must be a share: above 0, at most 1")

@@ -1,0 +1,166 @@
+"""Sensitivity-aware parameter-efficient tuning."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...backbones import Affine, Anatomy
+from ...registry import METHODS
+from ..adapting import AdaptedModel
+from ..additive.bottleneck import Bottleneck
+from ..method import Batches, Method
+from ..reparameterized.lora import LowRank
+from .scoring import check_share, draw, squared_gradients
+
+CLASS_TOKENS = ("cls_token", "class_embedding")
+
+
+@dataclass
+class Piece:
+    """A projection's weight, or a vector: what is tuned as a whole where enough of its entries are sensitive.
+
+    Attributes:
+        name, rows: the parameter and the part of its first dimension that is meant.
+        linear: the projection, whose weight gets a module; None for a vector, which then trains whole.
+        cost: parameters that train then. threshold: sensitive entries that this takes.
+    """
+
+    name: str
+    rows: slice
+    linear: Affine | None
+    cost: int
+    threshold: float
+
+
+@METHODS.register("spt", family="selective", tracks=("image", "open_vocabulary", "video"))
+@dataclass
+class SPT(Method):
+    """Tune where the loss is sensitive, whole matrices or single entries (He et al. 2023, arXiv:2303.08566).
+
+    The sensitivity of an entry is ``Σ_batches (∂CE/∂θ)²`` of the mean over 32 images, over `score_batches` batches.
+    The τ most sensitive entries of all blocks and norms are marked. A projection (q, k, v, proj, fc1, fc2) with at
+    least cost/`matrix_ratio` marks, cost being its module's parameters, gets the module (``lora``: rank·(in + out), no
+    scale; ``adapter``: a GELU bottleneck with skip on its output, 2·rank·out + rank + out); in others the marked
+    entries train. A bias or norm with at least length/`vector_ratio` marks trains whole. The class
+    token always trains, patch and position embeddings never.
+
+    `keep` is the budget, as a share of the backbone's parameters, class token included, head not: τ is the largest with
+    which no more trains (428,993 on ViT-B/16 by default; the count never falls as τ grows, so τ is found by halving).
+    The official code (engine.py) tries τ in steps of 20,000 and takes the nearest count, perhaps above the budget;
+    its scoring runs in training mode. It keeps a zero-initialised change of each marked entry beside the weight: the
+    same function, except that decay pulls the change to zero, and here the entry. Its ``init_weights`` undoes the zeros
+    of the modules; here they hold. Its drop path of .1 on the modules is left out, its sequential module on the
+    attention output reads the projection's input, here the output.
+    """
+
+    needs_batches: ClassVar[bool] = True
+
+    keep: float = 0.005
+    rank: int = 8
+    structured: Literal["lora", "adapter"] = "lora"
+    dropout: float = 0.1
+    matrix_ratio: float = 10.0
+    vector_ratio: float = 5.0
+    score_batches: int = 16
+
+    def __post_init__(self) -> None:
+        check_share(self.keep)
+        if self.rank < 1 or self.score_batches < 1:
+            raise ValueError("rank and score_batches must be at least 1")
+        if self.matrix_ratio < 1 or self.vector_ratio < 1:
+            raise ValueError("matrix_ratio and vector_ratio must be at least 1")
+
+    def adapt(self, anatomy: Anatomy) -> None:
+        _ = anatomy.blocks  # a backbone without them is refused before any scoring
+        for name, parameter in anatomy.named_parameters():
+            if name in CLASS_TOKENS:
+                parameter.requires_grad_(True)
+
+    def prepare(self, model: AdaptedModel, batches: Batches) -> None:
+        anatomy = model.anatomy
+        scores = squared_gradients(model, draw(batches, size=32, count=self.score_batches))
+        pieces = self.pieces(anatomy)
+        flat = torch.cat([scores[piece.name][piece.rows].flatten() for piece in pieces])
+        sizes = [scores[piece.name][piece.rows].numel() for piece in pieces]
+        owner = torch.repeat_interleave(torch.arange(len(pieces)), torch.tensor(sizes)).to(flat.device)
+        everything = sum(parameter.numel() for _, parameter in anatomy.named_parameters())
+        tokens = sum(p.numel() for name, p in anatomy.named_parameters() if name in CLASS_TOKENS)
+        order = flat.argsort(descending=True)[: int((flat > 0).sum())]
+        tau = _largest_within(int(self.keep * everything) - tokens, owner[order], pieces)
+        marked = torch.zeros_like(flat, dtype=torch.bool)
+        marked[order[:tau]] = True
+
+        masks = {name: torch.zeros_like(score, dtype=torch.bool) for name, score in scores.items()}
+        for piece, marks in zip(pieces, marked.split(sizes), strict=True):
+            part = masks[piece.name][piece.rows]
+            if int(marks.sum()) < piece.threshold:
+                part.copy_(marks.view_as(part))
+            elif piece.linear is None:
+                part.fill_(True)
+            else:
+                self._add_module(piece.linear)
+        if any(bool(mask.any()) for mask in masks.values()):
+            anatomy.train_entries(masks)
+
+    def pieces(self, anatomy: Anatomy) -> list[Piece]:
+        """What can be tuned: the blocks' projections with their biases, and every other vector of blocks and norms."""
+        names = {id(parameter): name for name, parameter in anatomy.named_parameters()}
+        pieces, seen = [], {*CLASS_TOKENS}
+        for block in anatomy.blocks:
+            for linear in block.projections.values():
+                rows = slice(0, linear.out_features) if linear.rows is None else slice(*linear.rows)
+                weight, bias = names[id(linear.module.weight)], names.get(id(linear.module.bias))
+                cost = self._cost(linear)
+                pieces.append(Piece(weight, rows, linear, cost, cost / self.matrix_ratio))
+                seen.add(weight)
+                if bias is not None:
+                    pieces.append(self._vector(bias, rows))
+                    seen.add(bias)
+        vectors = {id(p) for block in anatomy.blocks for p in block.module.parameters() if p.dim() == 1}
+        vectors |= {id(p) for m in anatomy.model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
+        for name, parameter in anatomy.named_parameters():
+            if id(parameter) in vectors and name not in seen:
+                pieces.append(self._vector(name, slice(0, len(parameter))))
+        return pieces
+
+    def _vector(self, name: str, rows: slice) -> Piece:
+        length = rows.stop - rows.start
+        return Piece(name, rows, None, length, length / self.vector_ratio)
+
+    def _cost(self, linear: Affine) -> int:
+        if self.structured == "lora":
+            return self.rank * (linear.in_features + linear.out_features)
+        return 2 * self.rank * linear.out_features + self.rank + linear.out_features
+
+    def _add_module(self, linear: Affine) -> None:
+        like, out = linear.weight, linear.out_features
+        if self.structured == "lora":
+            linear.add_delta(LowRank(linear.in_features, out, self.rank, 1.0, self.dropout).to(like))
+        else:
+            adapter = Bottleneck(out, self.rank, "gelu", self.dropout, skip=True).to(like)
+            nn.init.kaiming_uniform_(adapter.down.weight, a=math.sqrt(5))
+            linear.add_after(adapter)
+
+
+def _largest_within(budget: int, owners: Tensor, pieces: list[Piece]) -> int:
+    """The largest τ with which at most `budget` parameters train.
+
+    Args:
+        owners: which piece each entry belongs to, the most sensitive entry first.
+    """
+    costs = torch.tensor([piece.cost for piece in pieces], device=owners.device)
+    thresholds = torch.tensor([piece.threshold for piece in pieces], device=owners.device)
+    fits, too_many = 0, len(owners) + 1
+    while too_many - fits > 1:
+        tau = (fits + too_many) // 2
+        hits = torch.bincount(owners[:tau], minlength=len(pieces))
+        if int(torch.where(hits >= thresholds, costs, hits).sum()) <= budget:
+            fits = tau
+        else:
+            too_many = tau
+    return fits

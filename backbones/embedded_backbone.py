@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..registry import BACKBONES
 from .anatomy import Anatomy
 from .backbone import Backbone
-from .embedded.clip import CONFIG, IMAGE_MEAN, IMAGE_STD, WEIGHTS, load_clip, load_tokenizer
+from .embedded.clip import EMBED_DIM, IMAGE_MEAN, IMAGE_STD, WEIGHTS, load_clip, load_tokenizer
 from .open_clip_backbone import clip_anatomy
 from .timm_backbone import timm_anatomy
 from .weights import check_keys, load_state_dict
@@ -29,7 +29,7 @@ class EmbeddedClip(Backbone):
         return self.checkpoint or WEIGHTS
 
     def build(self, pretrained: bool) -> Anatomy:
-        return clip_anatomy(self.name, _clip(self, pretrained), CONFIG["embed_dim"], load_tokenizer())
+        return clip_anatomy(self.name, _clip(self, pretrained), EMBED_DIM, load_tokenizer())
 
 
 @BACKBONES.register("embedded/vit", family="embedded", aliases=("vit_embedded",))

@@ -14,7 +14,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer, tex
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import PeftmarkError
+from ..errors import PeftmarkError, Unsupported
 from ..registry import BACKBONES
 from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
 from .backbone import Backbone

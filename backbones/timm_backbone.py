@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import timm
-from timm.layers import Attention as TimmAttention
+from timm.layers.attention import Attention as TimmAttention
 from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn

@@ -24,10 +24,11 @@ WEIGHTS = FOLDER / "clip.safetensors"
 MERGES = FOLDER / "merges.txt.gz"
 MERGE_COUNT = 800
 CONTEXT_LENGTH = 32
+EMBED_DIM = 128
 IMAGE_MEAN = (0.5, 0.5, 0.5)
 IMAGE_STD = (0.5, 0.5, 0.5)
 CONFIG = {
-    "embed_dim": 128,
+    "embed_dim": EMBED_DIM,
     "vision_cfg": {"image_size": 40, "patch_size": 8, "width": 128, "layers": 6, "head_width": 32},
     "text_cfg": {
         "context_length": CONTEXT_LENGTH,

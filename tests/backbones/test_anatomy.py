@@ -134,6 +134,7 @@ def test_clip_with_and_without_rewriting(name: str) -> None:
 def test_text_tower_is_clip_s_own() -> None:
     anatomy = build("embedded/clip")
     text = anatomy.text_tower()
+    assert not any(parameter.requires_grad for parameter in anatomy.root.parameters())  # the rewritten ones too
     ids = text.tokenize(["a red apple", "dog"])
     with torch.no_grad():
         torch.testing.assert_close(text.encode(text.embed(ids), ids), anatomy.root.encode_text(ids))

@@ -114,6 +114,9 @@ def test_state_dict_round_trip(case: Case) -> None:
 
 
 def test_compiles(case: Case) -> None:
+    """Once a method: the tracks differ in what is around the adapted backbone, and compiling takes seconds."""
+    if case.track != METHODS.entry(case.method).metadata["tracks"][0]:
+        pytest.skip("compiled on the method's first track")
     model = case.model()
     expected = logits(model, case)
     torch._dynamo.reset()

@@ -9,6 +9,7 @@ from open_clip import CLIP
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from ..errors import PeftmarkError
 from ..registry import BACKBONES
 from .anatomy import Anatomy
 from .backbone import Backbone
@@ -26,7 +27,7 @@ class EmbeddedClip(Backbone):
     """
 
     def weights_file(self) -> Path:
-        return self.checkpoint or WEIGHTS
+        return _weights_file(self)
 
     def build(self, pretrained: bool) -> Anatomy:
         return clip_anatomy(self.name, _clip(self, pretrained), EMBED_DIM, load_tokenizer())
@@ -37,7 +38,7 @@ class EmbeddedViT(Backbone):
     """The image tower of ``embedded/clip`` as a timm ViT (1.2 million parameters), without its projection to text."""
 
     def weights_file(self) -> Path:
-        return self.checkpoint or WEIGHTS
+        return _weights_file(self)
 
     def build(self, pretrained: bool) -> Anatomy:
         model = VisionTransformer(
@@ -53,6 +54,12 @@ class EmbeddedViT(Backbone):
         if pretrained:
             model.load_state_dict(vit_state_dict(_clip(self, pretrained).visual.state_dict()))
         return timm_anatomy(self.name, model, {"input_size": (3, 40, 40), "mean": IMAGE_MEAN, "std": IMAGE_STD})
+
+
+def _weights_file(backbone: Backbone) -> Path:
+    if backbone.checkpoint is None and not WEIGHTS.is_file():
+        raise PeftmarkError(f"{WEIGHTS} is missing: install peftmark again, or rebuild it with `make weights`")
+    return backbone.checkpoint or WEIGHTS
 
 
 def _clip(backbone: Backbone, pretrained: bool) -> CLIP:

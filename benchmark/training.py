@@ -64,7 +64,7 @@ def train(
             schedule.step()
             context.step += 1
             total += value * len(batch)
-        curve.append({"epoch": epoch + 1, "train_loss": total / len(labels), "learning_rate": rate})
+        curve.append({"epoch": float(epoch + 1), "train_loss": total / len(labels), "learning_rate": rate})
     return curve
 
 

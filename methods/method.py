@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 import msgspec
@@ -75,7 +75,7 @@ class Method:
 
     def config(self) -> dict[str, Any]:
         """Every hyper-parameter, defaults included, as plain data."""
-        return asdict(self)
+        return dict(msgspec.to_builtins(self))
 
 
 def make_method(name: str, config: Mapping[str, Any] | None = None) -> Method:
@@ -102,5 +102,3 @@ def make_method(name: str, config: Mapping[str, Any] | None = None) -> Method:
     except ValueError as error:
         raise PeftmarkError(f"method {name!r}: {error}") from error
 
-
-__all__ = ["Batches", "Context", "Method", "dataclass", "field", "make_method"]

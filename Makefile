@@ -25,7 +25,7 @@ $(BIN)/python:
 
 # One stamp a set of extras: an installation is repeated when the declared dependencies change.
 $(VENV)/.installed-%: setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(subst base,,$*)]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".$(if $(filter base,$*),,[$*])"
 	@touch $@
 
 setup: $(VENV)/.installed-$(if $(EXTRAS),$(EXTRAS),base)

@@ -101,4 +101,3 @@ def make_method(name: str, config: Mapping[str, Any] | None = None) -> Method:
         return cls(**config)
     except ValueError as error:
         raise PeftmarkError(f"method {name!r}: {error}") from error
-

@@ -92,7 +92,7 @@ class VPTDeep(Method):
     `prompt_length` tokens stand behind the class token, without position; each block's prompts replace the previous
     block's. They start uniform in ±sqrt(6 / (3·patch² + D)) (src/models/vit_prompt/vit.py), so an untrained model is
     not the bare backbone. L·p·D parameters: 9,216·p on ViT-B/16. Prompts leave before the final norm, which the class
-    token does not notice. The paper chooses the length per task; 10 is the one of its released CUB run.
+    token does not notice. The paper chooses the length per task; the default is 10.
     """
 
     identity_at_start: ClassVar[bool] = False

@@ -54,7 +54,7 @@ atlas: $(VENV)/.installed-embedded
 	$(BIN)/python -m peftmark.backbones.embedded.build_atlas
 
 weights: $(VENV)/.installed-embedded
-	$(BIN)/python -m peftmark.backbones.embedded.pretrain --out $(RESULTS)/pretraining
+	$(BIN)/python -m peftmark.backbones.embedded.pretrain --out $(RESULTS)/pretraining --install
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache

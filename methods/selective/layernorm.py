@@ -14,7 +14,7 @@ from ..method import Method
 @METHODS.register("layernorm", family="selective", tracks=("image", "open_vocabulary", "video"))
 @dataclass
 class LayerNormTuning(Method):
-    """Train the weight and bias of every LayerNorm (Basu et al. 2023, arXiv:2304.01457).
+    """Train the weight and bias of every LayerNorm (Basu et al. 2023, arXiv:2304.01917).
 
     38,400 parameters on ViT-B/16: 25 norms of 2 x 768.
     """

@@ -71,8 +71,8 @@ def test_selections_are_crossed_once(toys_asked: Ask) -> None:
     specs = toys_asked(
         methods=["toy_full", "toys/*", "toy_full"], tasks=["toy/bright", "toy/bright*"], backbones=["toy/pixels"] * 2
     )
-    assert sorted({spec.method.name for spec in specs}) == ["toy_fault", "toy_full"]
-    assert len(specs) == len({spec.run_id for spec in specs}) == 4
+    assert sorted({spec.method.name for spec in specs}) == ["toy_fault", "toy_full", "toy_phases"]
+    assert len(specs) == len({spec.run_id for spec in specs}) == 6
 
 
 def test_a_suite_in_its_order(suite: str) -> None:

@@ -60,7 +60,7 @@ def measure(backbone: str, methods: Sequence[str], batch_size: int, warmup: int,
 @click.option("--rounds", type=click.IntRange(min=2), default=12, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="A CSV file; printed in any case.")
 def main(backbone: str, patterns: tuple[str, ...], batch_size: int, warmup: int, rounds: int, out: Path | None) -> None:
-    """Time the training step of methods against full fine-tuning's, interleaved, on synthetic images of the backbone's size.
+    """Time the training step of methods against full fine-tuning's, interleaved, on synthetic images.
 
     `step` is the median of the ratios, round by round, with its quartiles; `flops` the ratio that the matrix products
     alone would give.

@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Iterator
 from inspect import isclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from types import UnionType
+from typing import TYPE_CHECKING, get_args, get_origin
 
 import msgspec
 
@@ -46,14 +47,15 @@ def to_frame(records: list[RunRecord]) -> pandas.DataFrame:
     )
 
 
-_WHOLE = frozenset({"spec.method.config", "spec.protocol.overrides", "quality.tests", "env.packages"})
+_WHOLE = frozenset({"spec.method.config", "spec.protocol.overrides", "quality.tests", "env.packages", "found"})
 """Dictionaries whose keys differ from record to record: one column each."""
 
 
 def _columns(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[str]:
     """The same columns whatever the records hold: a failed run has no quality, but the column is there."""
     for item in msgspec.structs.fields(struct):
-        name, types = f"{prefix}{item.name}", (item.type, *get_args(item.type))  # get_args: of ``Quality | None``
+        name = f"{prefix}{item.name}"
+        types = get_args(item.type) if get_origin(item.type) is UnionType else (item.type,)  # of ``Quality | None``
         structs = [part for part in types if isclass(part) and issubclass(part, msgspec.Struct)]
         if structs and name not in _WHOLE:
             yield from _columns(structs[0], f"{name}.")

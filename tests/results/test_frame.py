@@ -10,7 +10,17 @@ import pytest
 
 import peftmark
 from peftmark.errors import PeftmarkError
-from peftmark.results import MethodSpec, RunRecord, RunSpec, Store, to_frame
+from peftmark.results import (
+    MethodSpec,
+    PhaseCost,
+    RunRecord,
+    RunSpec,
+    Store,
+    VariantFigure,
+    decode_record,
+    encode_record,
+    to_frame,
+)
 
 Make = Callable[..., RunRecord]
 replace = msgspec.structs.replace
@@ -34,6 +44,24 @@ def test_one_row_a_record_with_dotted_columns(tmp_path: Path, record: Make, spec
     assert row["storage.adapter_bytes"] == 240
     assert row["time_s.train"] == 1.5
     assert row["env.packages"] == {"timm": "1.0"}
+
+
+def test_lists_and_open_dictionaries_are_one_column_each(record: Make) -> None:
+    made = record()
+    figures = [VariantFigure(axis="rank", value=1, validation=50.0, test=40.0)]
+    made = replace(
+        made,
+        quality=replace(made.quality, variants=figures),
+        phases=[PhaseCost(name="search", epochs=0, steps=0, evaluations=5, seconds=1.5)],
+        found={"architecture": {"rank": [1, 5]}},
+    )
+    frame = to_frame([made])
+    row = frame.iloc[0]
+    assert row["quality.variants"] == [{"axis": "rank", "value": 1, "validation": 50.0, "test": 40.0}]
+    assert row["phases"] == [{"name": "search", "epochs": 0, "steps": 0, "evaluations": 5, "seconds": 1.5}]
+    assert row["found"] == {"architecture": {"rank": [1, 5]}}
+    assert not [name for name in frame.columns if name.startswith(("phases.", "found.", "quality.variants."))]
+    assert decode_record(encode_record(made), "x") == made
 
 
 def test_failures_have_the_same_columns(record: Make, spec: RunSpec) -> None:

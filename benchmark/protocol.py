@@ -23,7 +23,8 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         weight_decay: on tensors with two axes or more; biases, norms and scales are not decayed.
         schedule, warmup_epochs: linear warm-up, then cosine to zero (or constant), by step.
         learning_rates: by method family; a family that is not listed gets `default_learning_rate`.
-        learning_rate: one rate for all, in place of the families'.
+        method_learning_rates: by method, for those that their family's rate does not fit.
+        learning_rate: one rate for all, in place of these.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     warmup_epochs: float
     precision: Literal["float32", "bfloat16"]
     learning_rates: dict[str, float]
+    method_learning_rates: dict[str, float] = {}
     default_learning_rate: float = 1e-3
     learning_rate: float | None = None
 
@@ -43,10 +45,11 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.epochs < 0 or self.batch_size < 1 or self.warmup_epochs < 0:
             raise ValueError("epochs and warmup_epochs must not be negative, batch_size must be at least 1")
 
-    def learning_rate_of(self, family: str) -> float:
+    def learning_rate_of(self, method: str, family: str) -> float:
         if self.learning_rate is not None:
             return self.learning_rate
-        return self.learning_rates.get(family, self.default_learning_rate)
+        by_family = self.learning_rates.get(family, self.default_learning_rate)
+        return self.method_learning_rates.get(method, by_family)
 
 
 def load_protocol(name: str, overrides: Mapping[str, Any] | None = None) -> Protocol:
@@ -72,7 +75,7 @@ def protocol_of(spec: ProtocolSpec) -> Protocol:
 
 
 def _override(protocol: Protocol, overrides: Mapping[str, Any]) -> Protocol:
-    fields = set(Protocol.__struct_fields__) - {"name", "version", "learning_rates"}
+    fields = set(Protocol.__struct_fields__) - {"name", "version", "learning_rates", "method_learning_rates"}
     for key in overrides:
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)

@@ -103,7 +103,7 @@ def _run(
         data.train.class_names,
         task.templates,
         protocol,
-        learning_rate=protocol.learning_rate_of(METHODS.entry(spec.method.name).family),
+        learning_rate=protocol.learning_rate_of(spec.method.name, METHODS.entry(spec.method.name).family),
         seed=spec.seed,
         validation=evaluator.validation,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from peftmark import METHODS
 from peftmark.benchmark.protocol import PROTOCOLS, load_protocol, protocol_of
 from peftmark.errors import PeftmarkError
 from peftmark.results import ProtocolSpec
@@ -56,12 +58,25 @@ def test_an_unknown_protocol() -> None:
         load_protocol("embedded-v9")
 
 
-def test_learning_rates_are_by_family() -> None:
+def test_learning_rates_are_by_family_and_for_some_by_method() -> None:
     protocol = load_protocol("embedded-v1")
-    assert protocol.learning_rate_of("additive") == protocol.learning_rates["additive"]
-    assert protocol.learning_rate_of("a user's own") == protocol.default_learning_rate
-    one = load_protocol("embedded-v1", {"learning_rate": "0.25"})  # as text from the command line
-    assert one.learning_rate_of("additive") == one.learning_rate_of("a user's own") == 0.25
+    assert protocol.learning_rate_of("vpt_deep", "additive") == protocol.learning_rates["additive"]
+    assert protocol.learning_rate_of("mine", "a user's own") == protocol.default_learning_rate
+    own = msgspec.structs.replace(protocol, method_learning_rates={"mine": 0.125})
+    assert own.learning_rate_of("mine", "additive") == own.learning_rate_of("mine", "a user's own") == 0.125
+    assert own.learning_rate_of("vpt_deep", "additive") == protocol.learning_rates["additive"]
+    one = msgspec.structs.replace(own, learning_rate=0.25)
+    assert one.learning_rate_of("mine", "additive") == one.learning_rate_of("vpt_deep", "additive") == 0.25
+    assert load_protocol("embedded-v1", {"learning_rate": "0.25"}) == msgspec.structs.replace(
+        protocol, learning_rate=0.25
+    )  # as text from the command line
     other = load_protocol("embedded-v1", {"default_learning_rate": 0.5})
-    assert other.learning_rate_of("a user's own") == 0.5
-    assert other.learning_rate_of("additive") == protocol.learning_rates["additive"]
+    assert other.learning_rate_of("mine", "a user's own") == 0.5
+    assert other.learning_rate_of("vpt_deep", "additive") == protocol.learning_rates["additive"]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PROTOCOLS.glob("*.toml")))
+def test_the_methods_and_families_of_a_protocol_exist(name: str) -> None:
+    protocol = load_protocol(name)
+    assert set(protocol.method_learning_rates) <= set(METHODS.names())
+    assert set(protocol.learning_rates) == {METHODS.entry(method).family for method in METHODS.names()}

@@ -102,8 +102,8 @@ def test_rewritten_attention_equals_the_packed_one() -> None:
 
 
 @pytest.mark.parametrize("name", ["RN50", "ViT-B-16-SigLIP"])
-def test_other_towers_have_features_and_lack_parts(name: str) -> None:
-    """A ResNet tower and a SigLIP; the native CLIP among them has its text tower."""
+def test_other_towers_have_features(name: str) -> None:
+    """A ResNet tower, with CLIP's own text tower, and a SigLIP, whose image tower timm made."""
     anatomy = build(f"open_clip/{name}")
     images = torch.randn(1, 3, 224, 224)
     anatomy.root.eval()
@@ -111,9 +111,15 @@ def test_other_towers_have_features_and_lack_parts(name: str) -> None:
         features = anatomy.pooled(images)
         assert torch.equal(features, anatomy.root.encode_image(images))
     assert features.shape == (1, anatomy.feature_dim)
-    with pytest.raises(Unsupported, match="no transformer blocks"):
-        _ = anatomy.blocks
     assert (anatomy.text is not None) == (name == "RN50")
+    if name == "RN50":
+        with pytest.raises(Unsupported, match="no transformer blocks"):
+            _ = anatomy.blocks
+        return
+    trunk = anatomy.model.trunk
+    assert (anatomy.prefix_tokens, anatomy.grid, anatomy.width) == (0, (14, 14), 768)
+    assert [block.module for block in anatomy.blocks] == list(trunk.blocks)
+    assert (anatomy.stem.module, anatomy.norm.module) == (trunk.patch_embed.proj, trunk.norm)
 
 
 @pytest.mark.parametrize("name", ["ViT-B-32"])

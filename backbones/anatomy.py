@@ -410,10 +410,10 @@ class Anatomy(ABC):
     @property
     def width(self) -> int:
         """D, of all blocks. Raises Unsupported where it changes from stage to stage."""
-        widths = sorted({block.width for block in self.blocks})
+        widths = {block.width for block in self.blocks}
         if len(widths) > 1:
-            raise Unsupported(f"{self.name} has blocks of different widths ({', '.join(map(str, widths))})")
-        return widths[0]
+            raise Unsupported(f"{self.name} has blocks of different widths, stage by stage")
+        return widths.pop()
 
     @property
     def operations(self) -> tuple[Affine, ...]:

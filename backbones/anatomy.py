@@ -488,6 +488,13 @@ class Anatomy(ABC):
             parameters[name].requires_grad_(True)
         self.masks = chosen
 
+    def clear(self) -> None:
+        """Take out everything inserted and freeze everything; the backbone's weights stay as they are."""
+        remove_slots(self.root)
+        self.log.clear()
+        self.masks = {}
+        self.root.requires_grad_(False)
+
     @property
     def mergeable(self) -> bool:
         """Whether `merge` can fold everything that was inserted."""

@@ -18,13 +18,14 @@ import torch
 
 from ..backbones import RANDOM, Anatomy, find_backbone
 from ..errors import PeftmarkError, Unsupported
-from ..methods import AdaptedModel, Classifier, Context, OpenVocabularyClassifier, make_method
+from ..methods import AdaptedModel, Classifier, OpenVocabularyClassifier, make_method
 from ..registry import METHODS, TASKS
 from ..results import (
     SCHEMA_VERSION,
     BackboneSpec,
     ErrorInfo,
     Params,
+    PhaseCost,
     Quality,
     RunRecord,
     RunSpec,
@@ -35,10 +36,10 @@ from ..results import (
 )
 from ..tasks import Task, TaskData
 from .environment import environment
-from .evaluation import accuracy, predict, predictions_sha256
+from .evaluation import Evaluator, predictions_sha256
 from .preprocess import Preprocess
 from .protocol import protocol_of
-from .training import Diverged, steps_per_epoch, train
+from .training import Diverged, Trainer
 
 
 @dataclass
@@ -50,6 +51,8 @@ class _Progress:
     data_sha256: str | None = None
     params: Params | None = None
     storage: Storage | None = None
+    phases: list[PhaseCost] = field(default_factory=list)
+    found: dict[str, Any] = field(default_factory=dict)
 
     @contextmanager
     def enter(self, phase: str) -> Iterator[None]:
@@ -89,22 +92,35 @@ def _run(
         model = _build(spec, checkpoint, task, data).to(device)
         preprocess = Preprocess(model.anatomy, device)
         train_images, train_labels = preprocess(data.train.images), data.train.labels.to(device)
-        context = Context(
-            epochs=protocol.epochs,
-            steps_per_epoch=steps_per_epoch(len(data.train), protocol),
-            class_names=data.train.class_names,
-            templates=task.templates,
-        )
         size = protocol.batch_size
         model.method.prepare(model, list(zip(train_images.split(size), train_labels.split(size), strict=True)))
         progress.params = count_parameters(model)
+    evaluator = Evaluator(model, task, data, preprocess)
+    trainer = Trainer(
+        model,
+        train_images,
+        train_labels,
+        data.train.class_names,
+        task.templates,
+        protocol,
+        learning_rate=protocol.learning_rate_of(METHODS.entry(spec.method.name).family),
+        seed=spec.seed,
+        validation=evaluator.validation,
+    )
+    *preliminary, last = model.method.phases()
+    with progress.enter("tuning"):
+        for phase in preliminary:
+            progress.phases.append(trainer.train(phase)[1])
     with progress.enter("train"):
-        rate = protocol.learning_rate_of(METHODS.entry(spec.method.name).family)
-        curve = train(model, train_images, train_labels, protocol, rate, context, spec.seed)
+        curve, cost = trainer.train(last)
+    if preliminary:  # which may have changed what is trained
+        progress.phases.append(cost)
+        progress.params = count_parameters(model)
+    progress.found = model.method.found()
     with progress.enter("evaluation"):
-        validation = accuracy(predict(model, data.validation, preprocess), data.validation)
-        predictions = {name: predict(model, split, preprocess) for name, split in data.tests.items()}
-        figures = {name: accuracy(predictions[name], split) for name, split in data.tests.items()}
+        validation = evaluator.validation()
+        predictions, figures = evaluator.tests()
+        variants = evaluator.variants()
     adapter = safetensors.torch.save(model.adapter_state_dict())
     progress.storage = Storage(adapter_bytes=len(adapter))
     if adapter_file is not None:
@@ -117,6 +133,7 @@ def _run(
         n_test=sum(len(split) for split in data.tests.values()),
         predictions_sha256=predictions_sha256(predictions),
         curve=curve,
+        variants=variants,
     )
 
 
@@ -203,6 +220,8 @@ def _record(spec: RunSpec, device: torch.device, progress: _Progress, **outcome:
         protocol_deviation=deviation(spec),
         params=progress.params,
         storage=progress.storage,
+        phases=progress.phases,
+        found=progress.found,
         **outcome,
     )
 

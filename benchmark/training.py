@@ -3,17 +3,69 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
+import msgspec
 import torch
 from torch import Tensor
 
-from ..methods import AdaptedModel, Context
+from ..methods import AdaptedModel, Context, Phase
+from ..results import PhaseCost
 from .protocol import Protocol
 
 
 class Diverged(Exception):
     """The training loss became infinite or not a number."""
+
+
+Curve = list[dict[str, float]]
+
+
+@dataclass
+class Trainer:
+    """Carries out the phases of a method's training.
+
+    Attributes:
+        images: preprocessed (N, …), on the model's device, with labels (N,).
+        learning_rate: of the protocol, for this method; a phase may scale it.
+        seed: decides the order of the data.
+        validation: the model's accuracy on the validation split as it is, in percent.
+    """
+
+    model: AdaptedModel
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    templates: tuple[str, ...]
+    protocol: Protocol
+    learning_rate: float
+    seed: int
+    validation: Callable[[], float]
+
+    def train(self, phase: Phase) -> tuple[Curve, PhaseCost]:
+        """Carry out one phase; an entry an epoch (see `train`) and what it took."""
+        start, evaluations = time.perf_counter(), 0
+
+        def accuracy() -> float:
+            nonlocal evaluations
+            evaluations += 1
+            return self.validation()
+
+        self.model.method.begin_phase(phase.name, self.model, accuracy)
+        protocol = msgspec.structs.replace(self.protocol, epochs=round(self.protocol.epochs * phase.epochs))
+        steps = steps_per_epoch(len(self.labels), protocol)
+        context = Context(protocol.epochs, steps, self.class_names, self.templates)
+        rate = self.learning_rate * phase.learning_rate
+        curve = train(self.model, self.images, self.labels, protocol, rate, context, self.seed)
+        return curve, PhaseCost(
+            name=phase.name,
+            epochs=len(curve),
+            steps=context.step,
+            evaluations=evaluations,
+            seconds=round(time.perf_counter() - start, 3),
+        )
 
 
 def train(
@@ -24,7 +76,7 @@ def train(
     learning_rate: float,
     context: Context,
     seed: int,
-) -> list[dict[str, float]]:
+) -> Curve:
     """Train what is trainable, in place; a model with nothing to train is left alone.
 
     Args:

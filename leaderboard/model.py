@@ -127,6 +127,10 @@ class Row:
     rank: int | None = None
 
     @property
+    def runs(self) -> list[RunRecord]:
+        return [run for cell in self.cells.values() for run in cell.runs]
+
+    @property
     def label(self) -> str:
         return " ".join((self.method.name, *self.differences, *self.badges))
 
@@ -169,7 +173,7 @@ class Table:
 
     @property
     def hardware(self) -> list[str]:
-        return sorted({run.env.hardware_class for row in self.rows for cell in row.cells.values() for run in cell.runs})
+        return sorted({run.env.hardware_class for row in self.rows for run in row.runs})
 
     @property
     def families(self) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from ..results import RunRecord, encode_record
 from . import formatting
 from .catalogue import FAMILIES, GROUPS, Catalogue, Entry, place
 from .command import reproduce
-from .curves import loss_curve
+from .curves import chosen_variant, loss_curve, mean_variants, variant_curve
 from .model import Board, Row, Table
 from .plots import Point, scatter
 
@@ -132,6 +132,7 @@ def _environment() -> jinja2.Environment:
         formatting.figure, formatting.spread, formatting.count, formatting.exact, formatting.share, formatting.duration,
         formatting.size, formatting.plain, formatting.linked,
     )  # fmt: skip
+    environment.globals.update(chosen_variant=chosen_variant, mean_variants=mean_variants, variant_curve=variant_curve)
     environment.filters.update({each.__name__: each for each in filters})
     return environment
 

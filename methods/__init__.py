@@ -1,7 +1,7 @@
 """The zoo: one file a method, in folders by taxonomy, and `adapt`, which applies one to a backbone."""
 
 from .adapting import DEFAULT_TEMPLATES, AdaptedModel, Classifier, OpenVocabularyClassifier, adapt
-from .method import Batches, Context, Method, make_method
+from .method import Batches, Context, Method, Phase, Variant, make_method
 
 __all__ = [
     "DEFAULT_TEMPLATES",
@@ -11,6 +11,8 @@ __all__ = [
     "Context",
     "Method",
     "OpenVocabularyClassifier",
+    "Phase",
+    "Variant",
     "adapt",
     "make_method",
 ]

@@ -165,6 +165,11 @@ class AdaptedModel(nn.Module):
         if masks:
             self.anatomy.train_entries(masks)
 
+    def restart(self) -> None:
+        """Take out what was inserted and adapt anew, from the start of training; the backbone's weights stay."""
+        self.anatomy.clear()
+        self.method.adapt(self.anatomy)
+
     def merge(self) -> AdaptedModel:
         """Fold the method into the backbone's weights: `backbone` then has its own structure again.
 
@@ -190,8 +195,15 @@ class Classifier(AdaptedModel):
         super().__init__(anatomy, method)
         self.num_frames = num_frames
         self.head = nn.Linear(anatomy.feature_dim, num_classes)
+        self._reset_head()
+
+    def _reset_head(self) -> None:
         nn.init.trunc_normal_(self.head.weight, std=0.02, a=-0.04, b=0.04)
         nn.init.zeros_(self.head.bias)
+
+    def restart(self) -> None:
+        super().restart()
+        self._reset_head()
 
     def head_parameters(self) -> Iterable[nn.Parameter]:
         return self.head.parameters()
@@ -241,6 +253,10 @@ class OpenVocabularyClassifier(AdaptedModel):
     def train(self, mode: bool = True) -> Self:
         self._text_features = None  # training changes them
         return super().train(mode)
+
+    def restart(self) -> None:
+        super().restart()
+        self.set_class_names(self.class_names)
 
     def load_adapter_state_dict(self, state: dict[str, Tensor]) -> None:
         super().load_adapter_state_dict(state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
@@ -33,6 +33,28 @@ class Context:
     epoch: int = 0
     step: int = 0
     """Optimizer steps done so far, over all epochs."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A named part of a method's training.
+
+    Attributes:
+        epochs: how long it trains, in multiples of the protocol's epochs; 0 for a phase that only looks.
+        learning_rate: a factor on the protocol's learning rate.
+    """
+
+    name: str
+    epochs: float = 1.0
+    learning_rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of several models that one training gives, e.g. ``Variant("rank", 4)``."""
+
+    axis: str
+    value: int
 
 
 @dataclass
@@ -72,6 +94,27 @@ class Method:
 
     def after_backward(self, model: AdaptedModel, context: Context) -> None:
         """Look at or change gradients before the optimizer's step."""
+
+    def phases(self) -> Sequence[Phase]:
+        """The parts of the training, in order; the model is evaluated after the last one."""
+        return (Phase("train"),)
+
+    def begin_phase(self, name: str, model: AdaptedModel, accuracy: Callable[[], float]) -> None:
+        """Called before a phase of `phases` trains.
+
+        `accuracy` measures the model as it is on the validation split, in percent.
+        """
+
+    def found(self) -> dict[str, Any]:
+        """What the method chose for itself in training, e.g. an architecture, as plain data for the record."""
+        return {}
+
+    def variants(self) -> Sequence[Variant]:
+        """The models that one training gives, each to be evaluated; the one that training leaves is the method's."""
+        return ()
+
+    def select(self, model: AdaptedModel, variant: Variant) -> None:
+        """Make `model` the given one of `variants`."""
 
     def config(self) -> dict[str, Any]:
         """Every hyper-parameter, defaults included, as plain data."""

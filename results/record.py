@@ -79,6 +79,15 @@ class TestFigure(_Frozen, frozen=True):
     n: int
 
 
+class VariantFigure(_Frozen, frozen=True):
+    """One of several models that one training gives, e.g. the ranks of DyLoRA."""
+
+    axis: str
+    value: int
+    validation: float | None
+    test: float
+
+
 class Quality(_Frozen, frozen=True):
     metric: str
     validation: float | None
@@ -89,7 +98,8 @@ class Quality(_Frozen, frozen=True):
     predictions_sha256: str
     """Of the predicted labels on all test images, in order: equal specs on one machine give equal hashes."""
     curve: list[dict[str, float]] = []
-    """One entry an epoch: ``epoch``, ``train_loss``, ``learning_rate``."""
+    """One entry an epoch of the last phase: ``epoch``, ``train_loss``, ``learning_rate``."""
+    variants: list[VariantFigure] = []
 
 
 class Params(_Frozen, frozen=True):
@@ -107,13 +117,27 @@ class Storage(_Frozen, frozen=True):
 
 
 class Time(_Frozen, frozen=True):
-    """Seconds of each phase: information, never ranked (a run does not time itself for the ranking)."""
+    """Seconds: information, never ranked (a run does not time itself for the ranking).
+
+    `tuning` is what a method spends before the training that counts, e.g. on an architecture search.
+    """
 
     setup: float = 0.0
     data: float = 0.0
     train: float = 0.0
     evaluation: float = 0.0
     tuning: float = 0.0
+
+
+class PhaseCost(_Frozen, frozen=True):
+    """What one phase of a training took."""
+
+    name: str
+    epochs: int
+    steps: int
+    evaluations: int
+    """How often the model was measured on the validation split within the phase."""
+    seconds: float
 
 
 class Env(_Frozen, frozen=True):
@@ -141,6 +165,10 @@ class RunRecord(_Frozen, frozen=True):
     error: ErrorInfo | None = None
     protocol_deviation: str | None = None
     quality: Quality | None = None
+    phases: list[PhaseCost] = []
+    """Of a training that has more than one."""
+    found: dict[str, Any] = {}
+    """What the method chose for itself, e.g. NOAH's architecture."""
     params: Params | None = None
     storage: Storage | None = None
 

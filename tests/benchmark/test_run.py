@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from peftmark.benchmark import run as module
+from peftmark.benchmark import evaluation, training
 from peftmark.benchmark.plan import Request, plan
 from peftmark.benchmark.run import run
 from peftmark.results import RunRecord, RunSpec, decode_record, encode_record
@@ -150,7 +150,7 @@ def test_the_same_spec_gives_the_same_bits(go: Go, checkpoint: Path, method: str
 
 def test_the_test_split_is_evaluated_once_after_training(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
-    train, predict = module.train, module.predict
+    train, predict = training.train, evaluation.predict
 
     def watched_train(model: Any, images: Any, labels: Any, *rest: Any) -> Any:
         events.append(f"train on {len(labels)}")
@@ -160,10 +160,14 @@ def test_the_test_split_is_evaluated_once_after_training(go: Go, monkeypatch: py
         events.append(f"predict {len(split)}")
         return predict(model, split, preprocess)
 
-    monkeypatch.setattr(module, "train", watched_train)
-    monkeypatch.setattr(module, "predict", watched_predict)
+    monkeypatch.setattr(training, "train", watched_train)
+    monkeypatch.setattr(evaluation, "predict", watched_predict)
     assert go().status == "ok"
     assert events == ["train on 16", "predict 10", "predict 12"]
+    events.clear()
+    assert go("toy_phases").status == "ok"
+    once = ["predict 10", "predict 12"]
+    assert events == ["train on 16", *["predict 10"] * 2, "train on 16", "train on 16", *once * 3]
 
 
 @pytest.mark.parametrize("method", ["toy_full", "linear"])
@@ -208,7 +212,7 @@ def test_a_failure_in_evaluation(go: Go, monkeypatch: pytest.MonkeyPatch) -> Non
     def fail(*arguments: object) -> None:
         raise ValueError("")
 
-    monkeypatch.setattr(module, "predict", fail)
+    monkeypatch.setattr(evaluation, "predict", fail)
     error = go().error
     assert error is not None
     assert (error.phase, error.type) == ("evaluation", "ValueError")
@@ -247,3 +251,53 @@ def test_clips(go: Go) -> None:
     record = go(task="toy/clips", epochs=20)
     assert record.quality is not None
     assert record.quality.test == 100.0
+
+
+def test_phases_are_timed_and_counted_and_the_last_one_is_the_training(go: Go) -> None:
+    record = go("toy_phases", epochs=3, batch_size=8, schedule="constant", warmup_epochs=0)
+    assert [(p.name, p.epochs, p.steps, p.evaluations) for p in record.phases] == [
+        ("first", 6, 12, 0),
+        ("look", 0, 0, 2),
+        ("last", 3, 6, 0),
+    ]
+    quality = record.quality
+    assert quality is not None
+    assert record.found == {"best": 100.0}
+    assert [entry["epoch"] for entry in quality.curve] == [1, 2, 3]  # of the last phase
+    assert record.params is not None
+    assert record.params.trainable == 8 * 2 + 2  # as it is then
+    assert record.time_s.tuning == pytest.approx(sum(p.seconds for p in record.phases[:2]), abs=0.01)
+    assert record.time_s.train == pytest.approx(record.phases[2].seconds, abs=0.01)
+
+
+def test_a_method_of_one_phase_says_nothing_of_phases(go: Go) -> None:
+    record = go()
+    assert (record.phases, record.found) == ([], {})
+    assert record.time_s.tuning < 0.01
+    assert record.quality is not None
+    assert record.quality.variants == []
+
+
+def test_every_variant_is_evaluated_after_the_model_itself(go: Go) -> None:
+    """A head of zeros says one class of everything: half of each split."""
+    quality = go("toy_phases", epochs=20).quality
+    assert quality is not None
+    assert quality.test == 100.0
+    assert [(v.axis, v.value, v.validation, v.test) for v in quality.variants] == [
+        ("head", 0, 50.0, 50.0),
+        ("head", 1, 100.0, 100.0),
+    ]
+
+
+def test_a_phase_scales_the_learning_rate_and_the_epochs(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, float]] = []
+    train = training.train
+
+    def watched(model: Any, images: Any, labels: Any, protocol: Any, rate: float, context: Any, seed: int) -> Any:
+        assert context.epochs == protocol.epochs
+        seen.append((protocol.epochs, rate))
+        return train(model, images, labels, protocol, rate, context, seed)
+
+    monkeypatch.setattr(training, "train", watched)
+    go("toy_phases", epochs=4, learning_rate=0.02)
+    assert seen == [(8, 0.01), (0, 0.02), (4, 0.02)]

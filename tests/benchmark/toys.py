@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import nn
 from peftmark import BACKBONES, METHODS, TASKS, Anatomy, Method, Task
 from peftmark.backbones import RANDOM, Backbone
 from peftmark.errors import Unsupported
+from peftmark.methods import AdaptedModel, Phase, Variant
 from peftmark.tasks import Split, TaskData
 
 
@@ -109,6 +111,36 @@ class ToyFull(Method):
         if self.log:
             with open(self.log, "a") as stream:
                 stream.write(f"{self.tag} {event} {os.getpid()}\n")
+
+
+@METHODS.register("toy_phases", family="toys", tracks=("image",))
+@dataclass
+class ToyPhases(Method):
+    """Trains all in one phase, measures twice in the next, trains the head alone in the last; two variants."""
+
+    def adapt(self, anatomy: Anatomy) -> None:
+        anatomy.train(lambda name, parameter: True)
+
+    def phases(self) -> list[Phase]:
+        return [Phase("first", epochs=2.0, learning_rate=0.5), Phase("look", epochs=0), Phase("last")]
+
+    def begin_phase(self, name: str, model: AdaptedModel, accuracy: Callable[[], float]) -> None:
+        if name == "look":
+            self.best = max(accuracy(), accuracy())
+        if name == "last":
+            model.backbone.requires_grad_(False)
+
+    def found(self) -> dict[str, object]:
+        return {"best": self.best}
+
+    def variants(self) -> list[Variant]:
+        return [Variant("head", 0), Variant("head", 1)]
+
+    def select(self, model: AdaptedModel, variant: Variant) -> None:
+        if variant.value == 0:
+            self.weight = model.head.weight.detach().clone()
+        with torch.no_grad():
+            model.head.weight.copy_(self.weight * variant.value)
 
 
 @METHODS.register("toy_fault", family="toys", tracks=("image",))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from peftmark.results import (
     ErrorInfo,
     MethodSpec,
     Params,
+    PhaseCost,
     ProtocolSpec,
     Quality,
     RunRecord,
@@ -30,6 +31,7 @@ from peftmark.results import (
     TaskSpec,
     TestFigure,
     Time,
+    VariantFigure,
     write_card,
 )
 
@@ -76,6 +78,9 @@ class Results:
         split: str = "split",
         trial: int = 0,
         data: str = "data",
+        ranks: Mapping[int, tuple[float, float]] | None = None,
+        phases: Sequence[PhaseCost] = (),
+        found: Mapping[str, Any] | None = None,
     ) -> RunRecord:
         """Write one record: ok if it has a test figure, else of the status given."""
         spec = RunSpec(
@@ -96,6 +101,10 @@ class Results:
                 n_test=100,
                 predictions_sha256=_sha(f"{method}{task}{seed}"),
                 curve=[{"epoch": e, "train_loss": 2.0 / e, "learning_rate": 0.001} for e in (1, 2, 3)],
+                variants=[
+                    VariantFigure(axis="rank", value=rank, validation=validation, test=test)
+                    for rank, (validation, test) in (ranks or {}).items()
+                ],
             )
         counts = Params(
             trainable=params + head,
@@ -125,6 +134,8 @@ class Results:
             error=None if quality else ErrorInfo(phase="adapt", type="Unsupported", message=message),
             protocol_deviation=deviation,
             quality=quality,
+            phases=list(phases),
+            found=dict(found or {}),
             params=counts if quality else None,
             storage=Storage(adapter_bytes=4 * (params + head)) if quality else None,
         )
@@ -186,4 +197,20 @@ def full_results(results: Results) -> Results:
     results.run("frame_mean", "embedded/motion", 15.0, params=0)
     results.run("linear", "plugin/cars", 12.0, params=0)
     (results.root / "0000000000000000.json").write_text('{"schema_version": 1,')
+    return results
+
+
+@pytest.fixture
+def searched_results(results: Results) -> Results:
+    """Trainings that give several models, or have several phases."""
+    results.task("embedded/digits", "natural")
+    for seed in (0, 1):
+        ranks = {1: (50.0, 40.0 + seed), 2: (61.25, 60.0 + seed), 4: (55.0, 64.0 + seed)}
+        results.run("dylora", "embedded/digits", 64.0 + seed, seed=seed, ranks=ranks)
+    phases = [
+        PhaseCost(name="supernet", epochs=75, steps=975, evaluations=0, seconds=60.5),
+        PhaseCost(name="search", epochs=0, steps=0, evaluations=750, seconds=90.0),
+        PhaseCost(name="retrain", epochs=15, steps=195, evaluations=0, seconds=12.0),
+    ]
+    results.run("noah", "embedded/digits", 70.0, phases=phases, found={"architecture": {"rank": [5, 1, 10]}})
     return results

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from peftmark.leaderboard.command import reproduce
-from peftmark.leaderboard.curves import loss_curve
+from peftmark.leaderboard.curves import chosen_variant, loss_curve, mean_variants, variant_curve
 from peftmark.leaderboard.plots import Point, scatter
+from peftmark.results import VariantFigure
 
 if TYPE_CHECKING:
     from .conftest import Results
@@ -54,3 +55,32 @@ def test_plot_of_any_counts(parameters: tuple[int, ...]) -> None:
     assert svg.startswith("<svg") and "<b>" not in svg
     assert all(f"m{i} $" in svg for i in range(len(parameters)))
     assert scatter(points, "mean <b>") == svg
+
+
+def rank(value: int, validation: float | None, test: float) -> VariantFigure:
+    return VariantFigure(axis="rank", value=value, validation=validation, test=test)
+
+
+def test_variants_are_drawn_by_their_value() -> None:
+    curve = variant_curve([rank(4, 1.0, 50.0), rank(1, 1.0, 40.0), rank(2, 1.0, 60.0)])
+    assert curve is not None
+    assert (curve.x, curve.first, curve.last, curve.low, curve.high) == ("rank", 1, 4, 40.0, 60.0)
+    assert curve.points == ((0.0, 150.0), (173.3, 0.0), (520.0, 75.0))
+    assert variant_curve([]) is None
+
+
+def test_the_variant_that_validation_chooses() -> None:
+    """Not the one that is best on the test split; of equals the smallest."""
+    figures = [rank(1, 50.0, 90.0), rank(4, 60.0, 70.0), rank(2, 60.0, 80.0)]
+    assert chosen_variant(figures) == figures[2]
+    assert chosen_variant([rank(1, None, 1.0)]) is None
+
+
+def test_mean_variants_over_runs(results: Results) -> None:
+    runs = [
+        results.run("dylora", "embedded/digits", 1.0, seed=0, ranks={1: (10.0, 20.0), 2: (30.0, 40.0), 3: (1.0, 1.0)}),
+        results.run("dylora", "embedded/digits", 1.0, seed=1, ranks={1: (20.0, 30.0), 2: (50.0, 60.0)}),
+        results.run("dylora", "embedded/digits", seed=2, status="diverged"),
+    ]
+    assert mean_variants(runs) == [rank(1, 15.0, 25.0), rank(2, 40.0, 50.0)]
+    assert mean_variants(runs[2:]) == []

@@ -196,3 +196,30 @@ class TestFolder:
             results.build(out)
         assert (out / "index.html").read_bytes() == before
         assert {path.name for path in tmp_path.iterdir()} == {"board", "results"}
+
+
+def words(path: Path) -> str:
+    """What a page says, without its tags."""
+    return " ".join(re.sub(r"<[^>]*>", " ", path.read_text(encoding="utf-8")).split())
+
+
+def test_one_training_s_models_on_the_run_s_and_the_method_s_page(searched_results: Results, tmp_path: Path) -> None:
+    site = searched_results.build(tmp_path / "board")
+    [first, second] = [r for r in searched_results.records if r.spec.method.name == "dylora"]
+    text = words(site / "runs" / f"{first.run_id}.html")
+    assert "One training, every rank" in text
+    assert "rank validation test 1 50.0 40.0 2 61.2 60.0 4 55.0 64.0 Best on validation: rank 2." in text
+    assert '<tr class="chosen"><th scope="row" class="number">2' in (site / "runs" / f"{first.run_id}.html").read_text()
+    assert "1 50.0 41.0 2 61.2 61.0 4 55.0 65.0" in words(site / "runs" / f"{second.run_id}.html")
+    method = words(site / "methods" / "dylora.html")
+    assert "every rank: the mean of these runs" in method
+    assert "1 50.0 40.5 2 61.2 60.5 4 55.0 64.5" in method
+
+
+def test_the_phases_of_a_search_and_what_it_found(searched_results: Results, tmp_path: Path) -> None:
+    site = searched_results.build(tmp_path / "board")
+    [run] = [r for r in searched_results.records if r.spec.method.name == "noah"]
+    text = words(site / "runs" / f"{run.run_id}.html")
+    assert "Phases of the training" in text
+    assert "supernet 75 975 0 1 min 0 s search 0 0 750 1 min 30 s retrain 15 195 0 12 s" in text
+    assert "What the method found architecture" in text and "[5, 1, 10]" in text

@@ -10,6 +10,9 @@ from peftmark import METHODS
 from peftmark.backbones import Anatomy, find_backbone
 from peftmark.methods import AdaptedModel, Context, adapt
 
+# DyLoRA trains one of its ranks a step, and a rank's first factor has a gradient from its second step on
+CONFIGS: dict[str, dict[str, int]] = {"dylora": {"rank": 2}}
+STEPS = {"dylora": 12}
 CLASS_NAMES = ("red apple", "grinning face", "sailboat", "dog", "hammer")
 FRAMES = 3
 
@@ -33,11 +36,11 @@ class Case:
     def model(self, anatomy: Anatomy | None = None) -> AdaptedModel:
         anatomy = anatomy or self.anatomy()
         torch.manual_seed(1)
-        batches = [(self.images(), labels())]
+        batches, config = [(self.images(), labels())], CONFIGS.get(self.method, {})
         if self.track == "open_vocabulary":
-            return adapt(anatomy, self.method, class_names=CLASS_NAMES, batches=batches)
+            return adapt(anatomy, self.method, class_names=CLASS_NAMES, batches=batches, **config)
         frames = FRAMES if self.track == "video" else None
-        return adapt(anatomy, self.method, num_classes=len(CLASS_NAMES), num_frames=frames, batches=batches)
+        return adapt(anatomy, self.method, num_classes=len(CLASS_NAMES), num_frames=frames, batches=batches, **config)
 
     def images(self, n: int = 6) -> torch.Tensor:
         generator = torch.Generator().manual_seed(2)
@@ -52,13 +55,13 @@ def labels(n: int = 6) -> torch.Tensor:
     return torch.arange(n) % len(CLASS_NAMES)
 
 
-def train_a_little(model: AdaptedModel, case: Case, steps: int = 3) -> dict[str, bool]:
+def train_a_little(model: AdaptedModel, case: Case) -> dict[str, bool]:
     """A few AdamW steps with decay; which trainable tensors ever had a gradient that is not zero."""
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not trained:
         return {}
     optimizer = torch.optim.AdamW(trained.values(), lr=3e-3, weight_decay=0.1)
-    images = case.images()
+    images, steps = case.images(), STEPS.get(case.method, 3)
     context = Context(epochs=1, steps_per_epoch=steps, class_names=CLASS_NAMES)
     moved = dict.fromkeys(trained, False)
     model.train()

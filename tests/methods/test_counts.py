@@ -10,6 +10,7 @@ import torch
 from peftmark import METHODS
 from peftmark.backbones import Anatomy, find_backbone
 from peftmark.methods import adapt
+from peftmark.methods.hybrid.evolution import Architecture
 
 D, BLOCKS, FFN = 768, 12, 3072
 
@@ -18,6 +19,13 @@ def prefix_mlp(length: int, hidden: int) -> int:
     """Tokens, the first layer, and the last, which puts out keys and values of every block."""
     return length * D + (D * hidden + hidden) + 2 * BLOCKS * D * (hidden + 1)
 
+
+CIFAR100 = Architecture(
+    prompts=(10, 5, 10, 1, 5, 1, 10, 1, 10, 5, 1, 10),
+    rank=(10, 1, 5, 5, 1, 10, 1, 1, 1, 10, 1, 1),
+    bottleneck=(5, 10, 10, 10, 5, 1, 1, 1, 10, 10, 10, 1),
+)
+"""NOAH experiments/NOAH/subnet/VTAB/ViT-B_prompt_cifar100.yaml."""
 
 VIT_B16 = {
     # weight D·D and bias D of q, k, v and proj
@@ -33,6 +41,7 @@ VIT_B16 = {
     # rank·(in + out) + out of q and v
     ("dora", ()): BLOCKS * 2 * (8 * 2 * D + D),
     ("dora", (("rank", 4), ("targets", ("fc1",)))): BLOCKS * (4 * (D + FFN) + FFN),
+    ("dylora", ()): 294_912,
     ("fact_tk", ()): 1_680 * 32 + 32**3,
     ("fact_tk", (("rank", 8),)): 13_952,
     ("fact_tt", ()): 1_536 * 16 + 144 * 16**2,
@@ -59,6 +68,10 @@ VIT_B16 = {
     # 30 prefixes, and a bottleneck of 512 a block
     ("mam_adapter", ()): 2 * BLOCKS * 30 * D + BLOCKS * (2 * D * 512 + 512 + D),
     ("mam_adapter", (("reparameterized", True),)): prefix_mlp(30, 800) + BLOCKS * (2 * D * 512 + 512 + D),
+    # prompts, LoRA on the fused qkv, an adapter, each 10 wide in every block
+    ("noah", ()): BLOCKS * (10 * D + 10 * 4 * D + 2 * 10 * D + 10 + D),
+    # the subnet that is shipped for CIFAR-100: 69 prompts, ranks that add up to 47, bottlenecks to 74
+    ("noah", (("architecture", CIFAR100),)): 69 * D + 47 * 4 * D + 74 * (2 * D + 1) + BLOCKS * D,
     ("parallel_adapter", ()): BLOCKS * (2 * D * 384 + 384 + D),
     ("parallel_adapter", (("bottleneck", 8),)): BLOCKS * (2 * D * 8 + 8 + D),
     ("pfeiffer_adapter", ()): 156_768,

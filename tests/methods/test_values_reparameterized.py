@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from peftmark.backbones import Anatomy
 from peftmark.backbones.timm_backbone import timm_anatomy
 from peftmark.errors import NotMergeable, PeftmarkError, Unsupported
-from peftmark.methods import adapt, make_method
+from peftmark.methods import Variant, adapt, make_method
 
 
 def qkv_deltas(block: torch.nn.Module) -> list[torch.nn.Module]:
@@ -236,3 +236,58 @@ def test_repadapter_without_biases_is_not_merged() -> None:
 def test_sizes_are_checked(method: str, config: dict[str, object]) -> None:
     with pytest.raises(PeftmarkError, match=method):
         make_method(method, config)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_dylora_is_lora_of_each_rank(rank: int) -> None:
+    """``alpha / b · B[:, :b] A[:b]``, merged too."""
+    model = adapted("dylora", rank=4, alpha=6.0, targets=("v",))
+    model.method.select(model, Variant("rank", rank))
+    block, x = model.backbone.blocks[0], stream()
+    (delta,) = qkv_deltas(block)
+    a, b = torch.cat(list(delta.down)), torch.cat(list(delta.up), dim=1)
+    assert a.shape == (4, 128) and b.shape == (128, 4)
+    normed = norm(block.norm1, x)
+    q, k, v = qkv(block, normed)
+    v = v + 6.0 / rank * normed @ a[:rank].T @ b[:, :rank].T
+    expected = x + linear(block.attn.proj, attend(q, k, v))
+    expected = expected + mlp(block, norm(block.norm2, expected))
+    close(block(x), expected)
+    model.merge()
+    close(block(x), expected)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_dylora_trains_the_drawn_rank_and_leaves_the_others_bit_identical(frozen: bool) -> None:
+    """Under AdamW's momentum and decay; the official code's ranks are slices that go on moving."""
+    torch.manual_seed(0)
+    model = adapted("dylora", rank=4, frozen=frozen).train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1, weight_decay=0.5)
+    images, labels = torch.randn(4, 3, 40, 40), torch.tensor([0, 1, 2, 0])
+    (delta,) = qkv_deltas(model.backbone.blocks[3])[:1]
+    drawn = set()
+    for _ in range(12):
+        before = [(row.clone(), column.clone()) for row, column in zip(delta.down, delta.up, strict=True)]
+        optimizer.zero_grad()
+        model.method.loss(model, images, labels, None).backward()
+        optimizer.step()
+        moved = [
+            not torch.equal(row, delta.down[i]) and not torch.equal(column, delta.up[i])
+            for i, (row, column) in enumerate(before)
+        ]
+        still = [
+            torch.equal(row, delta.down[i]) and torch.equal(column, delta.up[i])
+            for i, (row, column) in enumerate(before)
+        ]
+        last = max(i for i in range(4) if moved[i])
+        assert moved == [i == last if frozen else i <= last for i in range(4)]
+        assert still == [not each for each in moved]
+        drawn.add(last)
+        assert delta.rank == 4 and not delta.only_last  # evaluated whole
+    assert drawn == {0, 1, 2, 3}
+
+
+def test_dylora_s_variants_are_its_ranks() -> None:
+    method = make_method("dylora", {"rank": 3})
+    assert method.variants() == [Variant("rank", 1), Variant("rank", 2), Variant("rank", 3)]
+    assert make_method("lora").variants() == ()

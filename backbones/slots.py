@@ -25,9 +25,14 @@ class Insert(nn.Module):
     `NotMergeable` where that is impossible, which is the default.
     """
 
+    @property
+    def foldable(self) -> bool:
+        """Whether there are hosts that it can be folded into."""
+        return type(self).fold_into is not Insert.fold_into
+
     def check_foldable(self, host: Any) -> None:
         """Raises NotMergeable where `fold_into` would; nothing is changed."""
-        if type(self).fold_into is Insert.fold_into:
+        if not self.foldable:
             self.fold_into(host)
 
     def fold_into(self, host: Any) -> None:

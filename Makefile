@@ -9,13 +9,14 @@ EXTRAS ?=
 JOBS ?=
 RUN_FLAGS ?=
 
-.PHONY: help setup bench board reference test lint atlas weights clean
+.PHONY: help setup bench board reference test lint support atlas weights clean
 
 help:
 	@echo "make bench [SUITE=embedded]  install, run a suite into ./$(RESULTS), build the board and print its path"
 	@echo "make board                   build the board of ./$(RESULTS) again"
 	@echo "make test / make lint        install and run the tests / the linters"
 	@echo "make reference               the committed records of the embedded suite, three seeds"
+	@echo "make support                 the table of methods and backbone families, methods/BACKBONES.md"
 	@echo "make atlas / make weights    rebuild the embedded sprites / backbones from scratch (needs npm / hours)"
 	@echo "make setup EXTRAS=all        install with optional dependencies"
 
@@ -49,6 +50,9 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/lint-imports --config setup.cfg
 	mkdir -p $(VENV)/source && ln -sfn ../.. $(VENV)/source/peftmark
 	MYPYPATH=$(VENV)/source $(BIN)/mypy --config-file setup.cfg --package peftmark
+
+support: $(VENV)/.installed-base
+	$(BIN)/python -m peftmark.methods.support
 
 atlas: $(VENV)/.installed-embedded
 	$(BIN)/python -m peftmark.backbones.embedded.build_atlas

@@ -7,7 +7,7 @@ tensors, so they survive `copy.deepcopy`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -24,6 +24,7 @@ from .slots import (
     attention_slots,
     block_slots,
     is_inserted,
+    is_pointwise,
     module_slots,
     remove_slots,
     row_slots,
@@ -48,6 +49,8 @@ class Affine:
     Args:
         module: has ``weight`` (out first) and perhaps ``bias``.
         rows: the output rows ``[start, stop)`` that are meant; None for all.
+        channels_first: whether it reads and writes (N, C, h, w), as every convolution does. Inserts always see the
+            channels last.
         shift_sink: where a constant shift of the output can go if the module has no bias: (module, attribute, first
             token), e.g. the position embeddings that are added to a patch embedding's output.
     """
@@ -55,16 +58,20 @@ class Affine:
     module: nn.Module
     rows: tuple[int, int] | None = None
     shift_sink: tuple[nn.Module, str, int] | None = None
+    channels_first: bool = False
     log: list[Insertion] = field(repr=False, kw_only=True)
 
     @property
     def weight(self) -> Tensor:
+        """Of a 1x1 convolution, too, the (out, in) matrix."""
         weight = cast(Tensor, self.module.weight)
+        if is_pointwise(self.module):
+            return weight[:, :, 0, 0]
         return weight if self.rows is None else weight[slice(*self.rows)]
 
     @property
     def bias(self) -> Tensor | None:
-        bias = cast("Tensor | None", self.module.bias)
+        bias = cast("Tensor | None", getattr(self.module, "bias", None))  # an RMSNorm has not even the name
         return bias if bias is None or self.rows is None else bias[slice(*self.rows)]
 
     @property
@@ -77,29 +84,31 @@ class Affine:
 
     def add_delta(self, insert: WeightDelta) -> None:
         """Change the linear map by `insert` (see `WeightDelta`)."""
-        if not isinstance(self.module, nn.Linear):
+        if not (isinstance(self.module, nn.Linear) or is_pointwise(self.module)):
             raise Unsupported(f"a weight delta needs a linear layer, not {type(self.module).__name__}")
-        rows = row_slots(self.module, self.rows or (0, self.module.out_features))
+        rows = row_slots(self.module, self.rows or (0, self.out_features))
         cast(nn.ModuleList, rows["delta"]).append(insert)
         self.log.append(Insertion(self, insert))
 
     def add_after(self, insert: Insert) -> None:
-        """Map the output (…, out; a convolution's: N, out, h, w) by `insert`."""
-        module = self.module
-        slots = module_slots(module) if self.rows is None else row_slots(cast(nn.Linear, module), self.rows)
+        """Map the output (…, out) by `insert`."""
+        slots = self._slots() if self.rows is None else row_slots(self.module, self.rows)
         cast(nn.ModuleList, slots["after"]).append(insert)
         self.log.append(Insertion(self, insert))
 
     def add_before(self, insert: Insert) -> None:
-        """Map the module's input by `insert`.
+        """Map the module's input (…, in) by `insert`.
 
         Raises:
             Unsupported: on some rows of a module: its input is that of all rows.
         """
         if self.rows is not None:
             raise Unsupported("the input of some of a module's rows cannot be mapped apart from the others'")
-        cast(nn.ModuleList, module_slots(self.module)["before"]).append(insert)
+        cast(nn.ModuleList, self._slots()["before"]).append(insert)
         self.log.append(Insertion(self, insert))
+
+    def _slots(self) -> nn.ModuleDict:
+        return module_slots(self.module, self.channels_first)
 
     def scale_output_(self, scale: Tensor) -> None:
         """Fold ``y -> scale * y`` (scale: (out,)) into the weights, in place."""
@@ -117,13 +126,17 @@ class Affine:
         Raises:
             NotMergeable: where nothing can take the shift.
         """
+        self.check_shift()
         if self.bias is not None:
             self.bias.add_(shift)
         elif self.shift_sink is not None:
             module, name, first = self.shift_sink
             cast(Tensor, getattr(module, name))[..., first:, :].add_(shift)
-        else:
-            raise NotMergeable("a shift cannot be folded into a layer that has no bias")
+
+    def check_shift(self) -> None:
+        """Raises NotMergeable where nothing can take a shift of the output."""
+        if self.bias is None and self.shift_sink is None:
+            raise NotMergeable(f"a shift cannot be folded into a {type(self.module).__name__} that has no bias")
 
 
 BranchName = Literal["attention", "mlp"]
@@ -133,10 +146,15 @@ BranchName = Literal["attention", "mlp"]
 class Branch:
     """One residual branch of a block, ``x + operator(norm(x))``, with its slots.
 
+    The stream x is tokens (N, L, D), or a map (N, h, w, D) in a block that has no tokens: see `Block.map_stream`.
+
     Attributes:
         norm: the normalisation before the operator.
         inputs: the linear maps that read the norm's output (one fused qkv, or q, k and v; fc1).
         output: the linear map that writes to the stream (the output projection; fc2).
+        mixing: the depthwise convolution in front of the norm, in a ConvNeXt block.
+        pads: whether zeros join the norm's output before `inputs` read it (windows that the map does not fill), which
+            a shift of that output does not reach.
     """
 
     name: BranchName
@@ -144,6 +162,19 @@ class Branch:
     norm: Affine
     inputs: tuple[Affine, ...]
     output: Affine
+    mixing: Affine | None = field(default=None, kw_only=True)
+    pads: bool = field(default=False, kw_only=True)
+
+    @property
+    def projections(self) -> dict[str, Affine]:
+        """The linear maps, by the names methods use for their ``targets``."""
+        raise NotImplementedError
+
+    @property
+    def operations(self) -> tuple[Affine, ...]:
+        """Every affine map, in the order in which they run."""
+        mixing = () if self.mixing is None else (self.mixing,)
+        return (*mixing, self.norm, *self.inputs, self.output)
 
     def add_serial(self, insert: Insert) -> None:
         """Map the operator's output (N, L, D) before it is added to the stream (Houlsby, Pfeiffer)."""
@@ -163,8 +194,15 @@ class Branch:
 
     def add_after_norm(self, insert: Insert) -> None:
         """Map the norm's output (N, L, D) before the operator reads it (RepAdapter); folds into `inputs`."""
-        cast(nn.ModuleList, module_slots(self.norm.module)["after"]).append(insert)
+        cast(nn.ModuleList, self.norm._slots()["after"]).append(insert)
         self.block.log.append(Insertion(self, insert))
+
+    def check_input_shift(self) -> None:
+        """Raises NotMergeable where a shift of what `inputs` read is no shift of what they put out."""
+        if self.pads:
+            raise NotMergeable("a shift of padded windows' input cannot be folded: the padding is not shifted")
+        for linear in self.inputs:
+            linear.check_shift()
 
     def _insert(self, slot: str, insert: Insert) -> None:
         branch = cast(nn.ModuleDict, self.block.slots()[self.name])
@@ -207,7 +245,6 @@ class Attention(Branch):
 
     @property
     def projections(self) -> dict[str, Affine]:
-        """By the names methods use for their ``targets``."""
         return {"q": self.q, "k": self.k, "v": self.v, "proj": self.output}
 
 
@@ -222,39 +259,97 @@ class Mlp(Branch):
 
 @dataclass
 class Block:
-    """A pre-norm residual block: attention, then MLP.
+    """A pre-norm residual block: attention, then MLP; or an MLP alone, behind a convolution (ConvNeXt).
 
     Args:
         module: the backbone's own module.
         slotted: the subclass mixin that runs this block family's forward through the slots; None where the family has
             none yet, which makes methods that need slots `Unsupported`.
+        map_stream: whether its stream is a map (N, h, w, D), which has no place for more tokens.
+
+    Attributes:
+        branches: in the order in which they run; the last is the MLP.
     """
 
     module: nn.Module
     slotted: type[SlottedBlock] | None
-    attention: Attention = field(init=False)
-    mlp: Mlp = field(init=False)
+    map_stream: bool = False
+    branches: tuple[Branch, ...] = field(init=False)
     log: list[Insertion] = field(repr=False, kw_only=True)
 
     @property
+    def attention(self) -> Attention:
+        """Raises Unsupported where the block has none."""
+        first = self.branches[0]
+        if not isinstance(first, Attention):
+            raise Unsupported(f"a {self._kind} has no attention")
+        return first
+
+    @property
+    def mlp(self) -> Mlp:
+        return cast(Mlp, self.branches[-1])
+
+    @property
+    def width(self) -> int:
+        """D, of its stream."""
+        return self.mlp.output.out_features
+
+    @property
     def projections(self) -> dict[str, Affine]:
-        """Every linear map: q, k, v, proj, fc1, fc2."""
-        return {**self.attention.projections, **self.mlp.projections}
+        """Every linear map: q, k, v, proj, fc1, fc2, as far as they exist."""
+        return {name: linear for branch in self.branches for name, linear in branch.projections.items()}
+
+    def linears(self, targets: Sequence[str]) -> tuple[Affine, ...]:
+        """The linear maps that `targets` names; in a block that has none of them (no attention), fc1 and fc2.
+
+        The stand-ins are what HF PEFT's guide to custom models adapts in a timm model without attention.
+        """
+        named = tuple(self.projections[target] for target in targets if target in self.projections)
+        return named or tuple(self.mlp.projections.values())
+
+    def named_branches(self, names: Sequence[str]) -> tuple[Branch, ...]:
+        """The branches that `names` names. Raises Unsupported where there is none."""
+        named = tuple(branch for branch in self.branches if branch.name in names)
+        if not named:
+            raise Unsupported(f"a {self._kind} has no {' or '.join(names)}")
+        return named
+
+    @property
+    def operations(self) -> tuple[Affine, ...]:
+        """Every affine map, in the order in which they run."""
+        return tuple(operation for branch in self.branches for operation in branch.operations)
 
     def slots(self) -> nn.ModuleDict:
         if self.slotted is None:
-            raise Unsupported(f"blocks of type {type(self.module).__name__} have no slots for inserted modules")
-        return block_slots(self.module, self.slotted)
+            raise Unsupported(f"blocks of type {self._kind} have no slots for inserted modules")
+        return block_slots(self.module, self.slotted, [branch.name for branch in self.branches])
 
     def add_before(self, insert: Insert) -> None:
-        """Map the whole stream (N, L, D) on its way into the block (prompts are put there)."""
-        cast(nn.ModuleList, self.slots()["before"]).append(insert)
-        self.log.append(Insertion(self, insert))
+        """Map the whole stream (N, L, D) on its way into the block (prompts are put there).
+
+        Raises:
+            Unsupported: where the stream is a map.
+        """
+        self._insert_tokens("before", insert)
 
     def add_carry(self, insert: Insert) -> None:
-        """Map the stream as it enters attention (after ``before``) and as it leaves, both (N, L, D), to what leaves."""
-        cast(nn.ModuleList, self.slots()["carry"]).append(insert)
+        """Map the stream as it enters attention (after ``before``) and as it leaves, both (N, L, D), to what leaves.
+
+        Raises:
+            Unsupported: where the stream is a map.
+        """
+        self._insert_tokens("carry", insert)
+
+    def _insert_tokens(self, slot: str, insert: Insert) -> None:
+        if self.map_stream:
+            raise Unsupported(f"the stream of a {self._kind} is a map, which has no place for more tokens")
+        cast(nn.ModuleList, self.slots()[slot]).append(insert)
         self.log.append(Insertion(self, insert))
+
+    @property
+    def _kind(self) -> str:
+        kind = type(self.module)
+        return cast(type, getattr(kind, "unslotted_class", kind)).__name__
 
 
 @dataclass
@@ -265,8 +360,12 @@ class Anatomy(ABC):
         name: the backbone's name, for messages.
         model: the image backbone; parameter names are relative to it.
         root: the whole model (a CLIP holds `model` and the text tower; otherwise `root` is `model`).
-        stem: the patch embedding. norm: the final norm.
-        grid: patch tokens (rows, columns); prefix_tokens: tokens before them (class token, registers).
+        stem: the patch embedding. norm: the final norm, before or after pooling.
+        blocks: all residual blocks, of all stages. transitions: affine maps that run between, by the block they lead to
+            (those of the stem, behind the patch embedding, lead to block 0).
+        leaving: what reads the stream that leaves the last block, where that is not `norm`.
+        grid: patch tokens (rows, columns), None where the stream is a map; prefix_tokens: tokens before them (class
+            token, registers).
         mean, std: of the normalisation that the weights expect, on pixels in [0, 1].
         log: everything inserted so far, in order.
         masks: of parameters of which only some entries train (see `train_entries`), by name.
@@ -281,12 +380,13 @@ class Anatomy(ABC):
     std: tuple[float, ...]
     log: list[Insertion]
     text: TextTower | None = None
-    width: int = 0
     grid: tuple[int, int] | None = None
     prefix_tokens: int = 0
     token_blocks: tuple[Block, ...] = ()
     patch_embedding: Affine | None = None
     final_norm: Affine | None = None
+    leaving: Affine | None = None
+    transitions: dict[int, tuple[Affine, ...]] = field(default_factory=dict)
     masks: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -302,10 +402,32 @@ class Anatomy(ABC):
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """Raises Unsupported where the backbone is not a plain stack of transformer blocks."""
+        """Raises Unsupported where the backbone is not made of residual blocks whose parts are known."""
         if not self.token_blocks:
-            raise Unsupported(f"{self.name} has no transformer blocks")
+            raise Unsupported(f"{self.name} has no transformer blocks, nor others whose parts are known")
         return self.token_blocks
+
+    @property
+    def width(self) -> int:
+        """D, of all blocks. Raises Unsupported where it changes from stage to stage."""
+        widths = {block.width for block in self.blocks}
+        if len(widths) > 1:
+            raise Unsupported(f"{self.name} has blocks of different widths, stage by stage")
+        return widths.pop()
+
+    @property
+    def operations(self) -> tuple[Affine, ...]:
+        """Every affine map that SSF scales and shifts, in the order in which they run.
+
+        Raises:
+            Unsupported: where the backbone's parts are not known.
+        """
+        inside = (
+            operation
+            for index, block in enumerate(self.blocks)
+            for operation in (*self.transitions.get(index, ()), *block.operations)
+        )
+        return (self.stem, *inside, self.norm)
 
     @property
     def stem(self) -> Affine:
@@ -320,6 +442,10 @@ class Anatomy(ABC):
         if self.final_norm is None:
             raise Unsupported(f"{self.name} has no final norm over tokens")
         return self.final_norm
+
+    def add_after_blocks(self, insert: Insert) -> None:
+        """Map the stream (N, L, D) as it leaves the last block, before norm and pooling (prompts leave there)."""
+        (self.leaving or self.norm).add_before(insert)
 
     def text_tower(self) -> TextTower:
         """Raises Unsupported where the backbone has no text tower."""
@@ -372,7 +498,15 @@ class Anatomy(ABC):
     @property
     def mergeable(self) -> bool:
         """Whether `merge` can fold everything that was inserted."""
-        return all(insertion.insert.foldable for insertion in self.log)
+        try:
+            self._check_foldable()
+        except NotMergeable:
+            return False
+        return True
+
+    def _check_foldable(self) -> None:
+        for insertion in self.log:
+            insertion.insert.check_foldable(insertion.host)
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -381,9 +515,7 @@ class Anatomy(ABC):
         Raises:
             NotMergeable: where an insert cannot be folded; the model is left as it was.
         """
-        for insertion in self.log:  # first: half a merge would be a broken model
-            if not insertion.insert.foldable:
-                insertion.insert.fold_into(insertion.host)
+        self._check_foldable()  # first: half a merge would be a broken model
         for insertion in sorted(self.log, key=lambda item: not isinstance(item.insert, WeightDelta)):
             insertion.insert.fold_into(insertion.host)
         remove_slots(self.root)

@@ -10,6 +10,7 @@ from typing import Any, cast
 import open_clip
 import torch
 from open_clip.model import CLIP, get_model_preprocess_cfg
+from open_clip.timm_model import TimmModel
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer, text_global_pool
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +21,7 @@ from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
 from .backbone import Backbone
 from .slots import SlottedAttention, SlottedBlock, is_inserted
 from .text import TextTower
+from .timm_backbone import add_timm_parts
 from .weights import cannot_download, check_keys, load_state_dict, local_weights
 
 
@@ -159,25 +161,27 @@ def _block(module: ExplicitBlock, log: list[Insertion]) -> Block:
     block = Block(module, SlottedClipBlock, log=log)
     attention = cast(Any, module.attn)
     q, k, v = (Affine(layer, log=log) for layer in (attention.q_proj, attention.k_proj, attention.v_proj))
-    block.attention = Attention(
-        name="attention",
-        block=block,
-        norm=Affine(module.ln_1, log=log),
-        inputs=(q, k, v),
-        output=Affine(attention.out_proj, log=log),
-        q=q,
-        k=k,
-        v=v,
-        num_heads=attention.num_heads,
-        module=attention,
-        slotted=SlottedExplicitAttention,
-    )
-    block.mlp = Mlp(
-        name="mlp",
-        block=block,
-        norm=Affine(module.ln_2, log=log),
-        inputs=(Affine(cast(nn.Module, module.mlp.c_fc), log=log),),
-        output=Affine(cast(nn.Module, module.mlp.c_proj), log=log),
+    block.branches = (
+        Attention(
+            name="attention",
+            block=block,
+            norm=Affine(module.ln_1, log=log),
+            inputs=(q, k, v),
+            output=Affine(attention.out_proj, log=log),
+            q=q,
+            k=k,
+            v=v,
+            num_heads=attention.num_heads,
+            module=attention,
+            slotted=SlottedExplicitAttention,
+        ),
+        Mlp(
+            name="mlp",
+            block=block,
+            norm=Affine(module.ln_2, log=log),
+            inputs=(Affine(cast(nn.Module, module.mlp.c_fc), log=log),),
+            output=Affine(cast(nn.Module, module.mlp.c_proj), log=log),
+        ),
     )
     return block
 
@@ -244,7 +248,8 @@ def clip_anatomy(name: str, model: nn.Module, embed_dim: int, tokenizer: Callabl
     """The anatomy of an open_clip model.
 
     A native CLIP has a text tower, a plain ViT image tower has all its parts (their attention is rewritten to explicit
-    projections). Of other towers only the features are known: methods that need parts are `Unsupported`.
+    projections), a tower that timm made (SigLIP's) those that `add_timm_parts` knows. Of others only the features are
+    known: methods that need parts are `Unsupported`.
 
     Args:
         embed_dim: of the space that images and texts share.
@@ -275,10 +280,12 @@ def clip_anatomy(name: str, model: nn.Module, embed_dim: int, tokenizer: Callabl
             blocks=tuple(_block(block, log) for block in make_explicit(model.transformer)),
         )
     if isinstance(tower, VisionTransformer) and tower.attn_pool is None:
-        anatomy.feature_dim = anatomy.width = tower.conv1.out_channels
+        anatomy.feature_dim = tower.conv1.out_channels
         anatomy.grid = cast(tuple[int, int], tuple(tower.grid_size))
         anatomy.prefix_tokens = 1
         anatomy.token_blocks = tuple(_block(block, log) for block in make_explicit(tower.transformer))
         anatomy.patch_embedding = Affine(tower.conv1, shift_sink=(tower, "positional_embedding", 1), log=log)
         anatomy.final_norm = Affine(tower.ln_post, log=log)
+    if isinstance(tower, TimmModel):
+        add_timm_parts(anatomy, tower.trunk)
     return anatomy

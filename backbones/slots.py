@@ -8,7 +8,7 @@ costs nothing, and `remove_slots` gives back exactly the module that was there. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
@@ -27,7 +27,13 @@ class Insert(nn.Module):
 
     @property
     def foldable(self) -> bool:
+        """Whether there are hosts that it can be folded into."""
         return type(self).fold_into is not Insert.fold_into
+
+    def check_foldable(self, host: Any) -> None:
+        """Raises NotMergeable where `fold_into` would; nothing is changed."""
+        if not self.foldable:
+            self.fold_into(host)
 
     def fold_into(self, host: Any) -> None:
         raise NotMergeable(f"{type(self).__name__} cannot be folded into the backbone's weights")
@@ -68,33 +74,37 @@ class _SlottedModule(nn.Module):
     slots: nn.ModuleDict
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        for insert in _inserts(self.slots, "before"):
+        y = super().forward(self.through("before", x), *args, **kwargs)
+        return self.through("after", y)
+
+    def through(self, slot: str, x: Tensor) -> Tensor:
+        for insert in _inserts(self.slots, slot):
             x = insert(x)
-        y = super().forward(x, *args, **kwargs)
-        for insert in _inserts(self.slots, "after"):
-            y = insert(y)
-        return y
+        return x
 
 
-class _SlottedLinear(nn.Module):
+class _SlottedMap(_SlottedModule):
+    """The same of a module that reads and writes channels first (N, C, h, w): inserts see channels last."""
+
+    def through(self, slot: str, x: Tensor) -> Tensor:
+        return super().through(slot, x.movedim(1, -1)).movedim(-1, 1) if len(_inserts(self.slots, slot)) else x
+
+
+class _SlottedLinear(_SlottedModule):
     """A linear map that maps its input first, changes some or all of its output rows, then maps its whole output."""
 
-    slots: nn.ModuleDict
     row_ranges: list[tuple[int, int]]
     weight: Tensor
     bias: Tensor | None
 
     def forward(self, x: Tensor) -> Tensor:
-        for insert in _inserts(self.slots, "before"):
-            x = insert(x)
+        x = self.through("before", x)
         y = F.linear(x, self.weight, self.bias)
         if self.row_ranges:
-            y = self._change_rows(x, y)
-        for insert in _inserts(self.slots, "after"):
-            y = insert(y)
-        return y
+            y = self.change_rows(x, y, self.weight)
+        return self.through("after", y)
 
-    def _change_rows(self, x: Tensor, y: Tensor) -> Tensor:
+    def change_rows(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         pieces: list[Tensor] = []
         position = 0
         for (start, stop), rows in zip(self.row_ranges, _inserts(self.slots, "rows"), strict=True):
@@ -102,7 +112,7 @@ class _SlottedLinear(nn.Module):
                 pieces.append(y[..., position:start])
             piece = y[..., start:stop]
             for insert in _inserts(cast(nn.ModuleDict, rows), "delta"):
-                piece = piece + insert(x, self.weight[start:stop])
+                piece = piece + insert(x, weight[start:stop])
             for insert in _inserts(cast(nn.ModuleDict, rows), "after"):
                 piece = insert(piece)
             pieces.append(piece)
@@ -110,6 +120,17 @@ class _SlottedLinear(nn.Module):
         if position < y.shape[-1]:
             pieces.append(y[..., position:])
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
+
+
+class _SlottedPointwise(_SlottedMap, _SlottedLinear):
+    """The same of a linear map that is a 1x1 convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.through("before", x)
+        y = F.conv2d(x, self.weight, self.bias)
+        if self.row_ranges:
+            y = self.change_rows(x.movedim(1, -1), y.movedim(1, -1), self.weight[:, :, 0, 0]).movedim(-1, 1)
+        return self.through("after", y)
 
 
 class SlottedAttention(nn.Module):
@@ -143,7 +164,7 @@ class SlottedBlock(nn.Module):
     slots: nn.ModuleDict
 
     def residual(self, branch: str, x: Tensor, normed: Tensor, y: Tensor) -> Tensor:
-        """Add a branch's output `y` to the stream `x` (N, L, D), through the branch's slots.
+        """Add a branch's output `y` to the stream `x` (N, L, D), or a map (N, h, w, D), through the branch's slots.
 
         ``serial`` maps the operator's output before the add; ``parallel`` maps the branch's input (before its norm),
         ``parallel_norm`` the norm's output `normed`, and both are added too; ``after_add`` maps the sum.
@@ -192,24 +213,43 @@ def has_slots(module: nn.Module) -> bool:
     return "slots" in module._modules
 
 
-def module_slots(module: nn.Module) -> nn.ModuleDict:
-    """The ``before`` and ``after`` slots of any module (and ``rows`` of a linear one), made on first use."""
+def is_pointwise(module: nn.Module) -> bool:
+    """Whether it is a linear map over the channels of (N, C, h, w): a 1x1 convolution and nothing more."""
+    if not isinstance(module, nn.Conv2d):
+        return False
+    return (module.kernel_size, module.stride, module.padding, module.groups) == ((1, 1), (1, 1), (0, 0), 1)
+
+
+def module_slots(module: nn.Module, channels_first: bool = False) -> nn.ModuleDict:
+    """The ``before`` and ``after`` slots of any module (and ``rows`` of a linear one), made on first use.
+
+    Args:
+        channels_first: whether it reads and writes (N, C, h, w), as every convolution does; inserts see (N, h, w, C).
+    """
     if not has_slots(module):
-        linear = isinstance(module, nn.Linear)
+        channels_first = channels_first or isinstance(module, nn.Conv2d)
+        linear = isinstance(module, nn.Linear) or is_pointwise(module)
         names = ("before", "rows", "after") if linear else ("before", "after")
         module.slots = nn.ModuleDict({name: nn.ModuleList() for name in names})
         if linear:
             object.__setattr__(module, "row_ranges", [])
-        _swap_class(module, _SlottedLinear if linear else _SlottedModule)
+        _swap_class(module, _MIXINS[linear, channels_first])
     return cast(nn.ModuleDict, module.slots)
 
 
-def block_slots(module: nn.Module, mixin: type[SlottedBlock]) -> nn.ModuleDict:
+_MIXINS: dict[tuple[bool, bool], type[nn.Module]] = {
+    (False, False): _SlottedModule,
+    (False, True): _SlottedMap,
+    (True, False): _SlottedLinear,
+    (True, True): _SlottedPointwise,
+}
+"""By whether a module is a linear map, and whether its channels come first."""
+
+
+def block_slots(module: nn.Module, mixin: type[SlottedBlock], branch_names: Iterable[str]) -> nn.ModuleDict:
     """The slots of a residual block, made on first use; `mixin` holds the block family's forward."""
     if not has_slots(module):
-        branches = {
-            branch: nn.ModuleDict({slot: nn.ModuleList() for slot in BRANCH_SLOTS}) for branch in ("attention", "mlp")
-        }
+        branches = {branch: nn.ModuleDict({slot: nn.ModuleList() for slot in BRANCH_SLOTS}) for branch in branch_names}
         module.slots = nn.ModuleDict({"before": nn.ModuleList(), **branches, "carry": nn.ModuleList()})
         _swap_class(module, mixin)
     return cast(nn.ModuleDict, module.slots)
@@ -223,8 +263,8 @@ def attention_slots(module: nn.Module, mixin: type[SlottedAttention]) -> nn.Modu
     return cast(nn.ModuleDict, module.slots)
 
 
-def row_slots(module: nn.Linear, rows: tuple[int, int]) -> nn.ModuleDict:
-    """The ``delta`` and ``after`` slots of output rows ``[start, stop)`` of a linear module, made on first use.
+def row_slots(module: nn.Module, rows: tuple[int, int]) -> nn.ModuleDict:
+    """The ``delta`` and ``after`` slots of output rows ``[start, stop)`` of a linear map, made on first use.
 
     Raises:
         ValueError: where the rows overlap others that have slots, but are not the same.

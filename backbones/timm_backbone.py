@@ -1,14 +1,16 @@
-"""Every timm model as a backbone; plain vision transformers with their full anatomy."""
+"""Every timm model as a backbone; plain vision transformers, Swin and ConvNeXt with their full anatomy."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import timm
 from timm.layers.attention import Attention as TimmAttention
+from timm.models.convnext import ConvNeXt, ConvNeXtBlock
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -89,6 +91,32 @@ class SlottedTimmBlock(SlottedBlock):
         return self.leave(entered, self.residual("mlp", x, normed, y))
 
 
+class SlottedSwinBlock(SlottedBlock):
+    """The forward of timm's `SwinTransformerBlock` on maps (N, h, w, D), through the slots."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        block = cast(SwinTransformerBlock, self)
+        normed = block.norm1(x)
+        x = self.residual("attention", x, normed, block.drop_path1(block._attn(normed)))
+        normed = block.norm2(x)
+        return self.residual("mlp", x, normed, block.drop_path2(block.mlp(normed)))
+
+
+class SlottedConvNeXtBlock(SlottedBlock):
+    """The forward of timm's `ConvNeXtBlock` on maps (N, D, h, w), through the slots, which see (N, h, w, D)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        block = cast(ConvNeXtBlock, self)
+        mixed = block.conv_dw(x)
+        normed = block.norm(mixed if block.use_conv_mlp else mixed.movedim(1, -1))
+        y = block.mlp(normed)
+        if block.use_conv_mlp:
+            normed, y = normed.movedim(1, -1), y.movedim(1, -1)
+        if block.gamma is not None:
+            y = y * block.gamma
+        return self.residual("mlp", x.movedim(1, -1), normed, block.drop_path(y)).movedim(-1, 1)
+
+
 class SlottedTimmAttention(SlottedAttention):
     """The forward of `timm.layers.Attention` without mask, through the slots."""
 
@@ -115,7 +143,7 @@ class TimmAnatomy(Anatomy):
 
 
 def timm_anatomy(name: str, model: nn.Module, config: Mapping[str, Any]) -> Anatomy:
-    """The anatomy of a timm model without classifier; of a plain `VisionTransformer`, every part.
+    """The anatomy of a timm model without classifier; every part as far as `add_timm_parts` knows it.
 
     Args:
         config: ``input_size`` (channels, rows, columns), ``mean``, ``std`` of the input, as in timm's pretrained_cfg.
@@ -132,36 +160,116 @@ def timm_anatomy(name: str, model: nn.Module, config: Mapping[str, Any]) -> Anat
         std=tuple(config["std"]),
         log=[],
     )
+    add_timm_parts(anatomy, model)
+    return anatomy
+
+
+def add_timm_parts(anatomy: Anatomy, model: nn.Module) -> None:
+    """Every part of a `VisionTransformer`, a `SwinTransformer` or a `ConvNeXt`; nothing of another model.
+
+    Swin V2 is left out: its norms come last, and its attention reads the weight of qkv past the module.
+    """
     if isinstance(model, VisionTransformer):
         _add_transformer_parts(anatomy, model)
-    return anatomy
+    elif isinstance(model, SwinTransformer):
+        _add_swin_parts(anatomy, model)
+    elif isinstance(model, ConvNeXt):
+        _add_convnext_parts(anatomy, model)
 
 
 def _add_transformer_parts(anatomy: Anatomy, model: VisionTransformer) -> None:
     log = anatomy.log
-    anatomy.width = model.embed_dim
     anatomy.grid = cast(tuple[int, int], tuple(model.patch_embed.grid_size))
     anatomy.prefix_tokens = model.num_prefix_tokens
     sink = None
     if model.pos_embed is not None:
         sink = (model, "pos_embed", 0 if model.no_embed_class else model.num_prefix_tokens)
     anatomy.patch_embedding = Affine(model.patch_embed.proj, shift_sink=sink, log=log)
-    anatomy.final_norm = Affine(model.norm, log=log)
+    anatomy.leaving = Affine(model.norm, log=log)
+    # a model that pools patches may norm their mean instead of them; the final norm is the one that is there
+    anatomy.final_norm = next(iter(_affine_maps((model.norm, model.fc_norm), log)), None)
     blocks = [_block(module, log) for module in model.blocks if isinstance(module, TimmBlock)]
     if len(blocks) == len(model.blocks):
         anatomy.token_blocks = tuple(blocks)
+
+
+def _add_swin_parts(anatomy: Anatomy, model: Any) -> None:
+    log, blocks = anatomy.log, list[Block]()
+    anatomy.patch_embedding = Affine(model.patch_embed.proj, log=log)
+    anatomy.transitions[0] = _affine_maps((model.patch_embed.norm,), log)
+    anatomy.final_norm = Affine(model.norm, log=log)
+    for stage in model.layers:
+        if not isinstance(stage.downsample, nn.Identity):
+            # SSF leaves the reduction out: it has no bias that could take a shift
+            anatomy.transitions[len(blocks)] = _affine_maps((stage.downsample.norm,), log)
+        blocks += [_swin_block(module, log) for module in stage.blocks]
+    anatomy.token_blocks = tuple(blocks)
+
+
+def _add_convnext_parts(anatomy: Anatomy, model: Any) -> None:
+    log, blocks = anatomy.log, list[Block]()
+    anatomy.patch_embedding, *stem = _affine_maps(model.stem, log, channels_first=True)
+    anatomy.transitions[0] = tuple(stem)
+    norms = (model.norm_pre, getattr(model.head, "norm", model.norm_pre))
+    anatomy.final_norm = next(iter(_affine_maps(norms, log, channels_first=True)), None)
+    for stage in model.stages:
+        if not isinstance(stage.downsample, nn.Identity):
+            anatomy.transitions[len(blocks)] = _affine_maps(stage.downsample, log, channels_first=True)
+        blocks += [_convnext_block(module, log) for module in stage.blocks]
+    anatomy.token_blocks = tuple(blocks)
+
+
+def _affine_maps(
+    modules: Iterable[nn.Module], log: list[Insertion], channels_first: bool = False
+) -> tuple[Affine, ...]:
+    """Those of `modules` that have a weight: no activations and no `nn.Identity`."""
+    return tuple(
+        Affine(module, channels_first=channels_first, log=log) for module in modules if hasattr(module, "weight")
+    )
 
 
 def _block(module: TimmBlock, log: list[Insertion]) -> Block:
     # A subclass of timm's Block may have another forward; then its parts are visible but it has no slots.
     block = Block(module, SlottedTimmBlock if type(module) is TimmBlock else None, log=log)
     attention = cast(Any, module.attn)
-    width = attention.proj.in_features
+    slotted = SlottedTimmAttention if type(attention) is TimmAttention and attention.gate is None else None
+    block.branches = (
+        _fused_attention(block, module.norm1, attention, slotted, pads=False),
+        _mlp(block, module.norm2, module.mlp),
+    )
+    return block
+
+
+def _swin_block(module: SwinTransformerBlock, log: list[Insertion]) -> Block:
+    known = type(module) is SwinTransformerBlock
+    block = Block(module, SlottedSwinBlock if known else None, map_stream=True, log=log)
+    # with a mask made anew for each input, inputs of any size may come
+    pads = module.dynamic_mask or any(
+        size % window for size, window in zip(cast(Any, module.input_resolution), module.window_size, strict=True)
+    )
+    block.branches = (
+        _fused_attention(block, module.norm1, module.attn, None, pads),
+        _mlp(block, module.norm2, module.mlp),
+    )
+    return block
+
+
+def _convnext_block(module: ConvNeXtBlock, log: list[Insertion]) -> Block:
+    known = type(module) is ConvNeXtBlock and isinstance(module.shortcut, nn.Identity)
+    block = Block(module, SlottedConvNeXtBlock if known else None, map_stream=True, log=log)
+    block.branches = (_mlp(block, module.norm, module.mlp, module.use_conv_mlp, module.conv_dw),)
+    return block
+
+
+def _fused_attention(
+    block: Block, norm: nn.Module, attention: Any, slotted: type[SlottedAttention] | None, pads: bool
+) -> Attention:
+    log, width = block.log, attention.proj.in_features
     q, k, v = (Affine(attention.qkv, rows=(i * width, (i + 1) * width), log=log) for i in range(3))
-    block.attention = Attention(
+    return Attention(
         name="attention",
         block=block,
-        norm=Affine(module.norm1, log=log),
+        norm=Affine(norm, log=log),
         inputs=(Affine(attention.qkv, log=log),),
         output=Affine(attention.proj, log=log),
         q=q,
@@ -169,13 +277,18 @@ def _block(module: TimmBlock, log: list[Insertion]) -> Block:
         v=v,
         num_heads=attention.num_heads,
         module=attention,
-        slotted=SlottedTimmAttention if type(attention) is TimmAttention and attention.gate is None else None,
+        slotted=slotted,
+        pads=pads,
     )
-    block.mlp = Mlp(
+
+
+def _mlp(block: Block, norm: nn.Module, mlp: Any, channels_first: bool = False, mixing: nn.Module | None = None) -> Mlp:
+    log = block.log
+    return Mlp(
         name="mlp",
         block=block,
-        norm=Affine(module.norm2, log=log),
-        inputs=(Affine(cast(nn.Module, module.mlp.fc1), log=log),),
-        output=Affine(cast(nn.Module, module.mlp.fc2), log=log),
+        norm=Affine(norm, channels_first=channels_first, log=log),
+        inputs=(Affine(mlp.fc1, channels_first=channels_first, log=log),),
+        output=Affine(mlp.fc2, channels_first=channels_first, log=log),
+        mixing=None if mixing is None else Affine(mixing, log=log),
     )
-    return block

@@ -49,7 +49,7 @@ class AdaptedModel(nn.Module):
         """As `nn.Module.train`, but a frozen BatchNorm keeps its running statistics."""
         super().train(mode)
         for module in self.backbone.modules():
-            if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
+            if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters(recurse=False)):
                 module.eval()
         return self
 
@@ -100,7 +100,8 @@ class AdaptedModel(nn.Module):
     def adapter_state_dict(self) -> dict[str, Tensor]:
         """What was trained, head included, and nothing else: copies, on the CPU.
 
-        Of a parameter of which only some entries train, these: ``name::values`` and, flat, ``name::indices``.
+        Of a parameter of which only some entries train, these: ``name::values`` and, flat, ``name::indices``. The
+        running statistics of a BatchNorm that trains have changed with it.
         """
         masks = self.entry_masks()
         state: dict[str, Tensor] = {}
@@ -111,7 +112,20 @@ class AdaptedModel(nn.Module):
                 state[f"{name}::values"] = parameter.detach().flatten()[indices].to("cpu", copy=True)
             elif parameter.requires_grad:
                 state[name] = parameter.detach().to("cpu", copy=True)
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        for name, statistic in self._running_statistics(trained).items():
+            state[name] = statistic.detach().to("cpu", copy=True)
         return state
+
+    def _running_statistics(self, trained: set[str]) -> dict[str, Tensor]:
+        """Buffers of each BatchNorm of which a parameter is among `trained`."""
+        return {
+            f"{path}.{name}": statistic
+            for path, module in self.named_modules()
+            if isinstance(module, _BatchNorm)
+            and any(f"{path}.{name}" in trained for name, _ in module.named_parameters(recurse=False))
+            for name, statistic in module.named_buffers(recurse=False)
+        }
 
     def load_adapter_state_dict(self, state: dict[str, Tensor]) -> None:
         """Load what `adapter_state_dict` gave on another model of the same method, configuration and backbone.
@@ -122,10 +136,11 @@ class AdaptedModel(nn.Module):
         parameters = dict(self.named_parameters())
         partly = {key.removesuffix("::indices") for key in state if key.endswith("::indices")}
         trained = {name for name, parameter in parameters.items() if parameter.requires_grad} - set(self.entry_masks())
-        expected = trained | {f"{name}::{part}" for name in partly for part in ("indices", "values")}
+        whole = {name: parameters[name].data for name in trained} | self._running_statistics(trained | partly)
+        expected = set(whole) | {f"{name}::{part}" for name in partly for part in ("indices", "values")}
         wrong = sorted(set(state) ^ expected) + sorted(partly - set(parameters))
         if not wrong:
-            wrong = [name for name in trained if state[name].shape != parameters[name].shape]
+            wrong = [name for name, value in whole.items() if state[name].shape != value.shape]
             wrong += [name for name in partly if not _fits(state, name, parameters[name])]
         if wrong:
             raise PeftmarkError(
@@ -133,8 +148,8 @@ class AdaptedModel(nn.Module):
                 f"adapt with the method, configuration and classes that it was trained with"
             )
         with torch.no_grad():
-            for name in trained:
-                parameters[name].copy_(state[name])
+            for name, value in whole.items():
+                value.copy_(state[name])
             self._load_entries({name: parameters[name] for name in partly}, state)
 
     def _load_entries(self, parameters: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:

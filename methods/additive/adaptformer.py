@@ -35,6 +35,6 @@ class AdaptFormer(Method):
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:
-            adapter = Bottleneck(anatomy.width, self.bottleneck, "relu", self.dropout, scale=self.scale)
+            adapter = Bottleneck(block.width, self.bottleneck, "relu", self.dropout, scale=self.scale)
             nn.init.kaiming_uniform_(adapter.down.weight, a=math.sqrt(5))
             block.mlp.add_parallel(adapter)

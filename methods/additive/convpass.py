@@ -21,17 +21,19 @@ ConvInit = Literal["identity", "xavier"]
 class ConvBypass(Insert):
     """``scale * up(dropout(act(conv(act(down(x))))))`` on tokens (N, L, D), the convolution 3x3 on their grid.
 
-    A token before the patches (the class token) is convolved alone, as a 1x1 image: only the kernel's centre meets it.
+    A token before the patches (class token, register) is convolved alone, as a 1x1 image: only the kernel's centre
+    meets it.
 
     Args:
-        width: D. bottleneck: h. grid: patch tokens (rows, columns). prefix: tokens before them.
+        width: D. bottleneck: h.
+        grid: patch tokens (rows, columns), prefix: tokens before them; None where the stream is a map (N, h, w, D).
     """
 
     def __init__(
         self,
         width: int,
         bottleneck: int,
-        grid: tuple[int, int],
+        grid: tuple[int, int] | None,
         prefix: int,
         scale: float,
         dropout: float,
@@ -57,11 +59,14 @@ class ConvBypass(Insert):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = quick_gelu(self.down(x))
-        alone = F.linear(hidden[:, : self.prefix], self.conv.weight[:, :, 1, 1], self.conv.bias)
-        patches = hidden[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
-        patches = self.conv(patches).flatten(2).transpose(1, 2)
-        hidden = quick_gelu(torch.cat((alone, patches), dim=1))
-        return self.up(self.dropout(hidden)) * self.scale
+        if self.grid is None:
+            hidden = self.conv(hidden.movedim(-1, 1)).movedim(1, -1)
+        else:
+            alone = F.linear(hidden[:, : self.prefix], self.conv.weight[:, :, 1, 1], self.conv.bias)
+            patches = hidden[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
+            patches = self.conv(patches).flatten(2).transpose(1, 2)
+            hidden = torch.cat((alone, patches), dim=1)
+        return self.up(self.dropout(quick_gelu(hidden))) * self.scale
 
 
 @METHODS.register("convpass", family="additive", tracks=("image", "open_vocabulary", "video"))
@@ -70,9 +75,9 @@ class Convpass(Method):
     """A convolutional bottleneck parallel to attention and to the MLP (Jie and Deng 2022, arXiv:2207.07039).
 
     ``x + f(norm(x)) + scale * up(dropout(g(conv3x3(g(down(norm(x)))))))``, g = QuickGELU, f either branch, x (N, L, D);
-    the convolution runs on the patch grid, the class token alone. `down` Xavier, `up` and biases zero, the convolution
-    starts as the identity (its centre tap) or by Xavier. 2Dh + h + D + 9h² + h parameters a bypass: 327,552 on ViT-B/16
-    with h = 8 on both `targets`, 163,776 on attention alone.
+    the convolution runs on the patch grid, the class token alone (in Swin and ConvNeXt, on the stage's map). `down`
+    Xavier, `up` and biases zero, the convolution starts as the identity (its centre tap) or by Xavier. 2Dh + h + D +
+    9h² + h parameters a bypass: 327,552 on ViT-B/16 with h = 8 on both `targets`, 163,776 on attention alone.
 
     The paper chooses `scale` from {0.01, 0.1, 1, 10, 100} and `conv_init` per dataset. The official code has width 768,
     h = 8 in the identity and the 14x14 grid written into it (convpass/vtab/convpass.py); any grid works here.
@@ -89,18 +94,17 @@ class Convpass(Method):
             raise ValueError("bottleneck must be at least 1 and targets must name a branch")
 
     def adapt(self, anatomy: Anatomy) -> None:
-        if anatomy.grid is None:
-            raise Unsupported(f"{anatomy.name} has no token grid to convolve")
         for block in anatomy.blocks:
-            for branch in (block.attention, block.mlp):
-                if branch.name in self.targets:
-                    bypass = ConvBypass(
-                        anatomy.width,
-                        self.bottleneck,
-                        anatomy.grid,
-                        anatomy.prefix_tokens,
-                        self.scale,
-                        self.dropout,
-                        self.conv_init,
-                    )
-                    branch.add_parallel_norm(bypass)
+            if anatomy.grid is None and not block.map_stream:
+                raise Unsupported(f"{anatomy.name} has no token grid to convolve")
+            for branch in block.named_branches(self.targets):
+                bypass = ConvBypass(
+                    block.width,
+                    self.bottleneck,
+                    anatomy.grid,
+                    anatomy.prefix_tokens,
+                    self.scale,
+                    self.dropout,
+                    self.conv_init,
+                )
+                branch.add_parallel_norm(bypass)

@@ -78,9 +78,9 @@ class GatedVPT(Method):
     def adapt(self, anatomy: Anatomy) -> None:
         prefix, blocks = anatomy.prefix_tokens, anatomy.blocks
         bound = prompt_bound(anatomy)
-        blocks[0].add_before(Prompts(anatomy.width, self.prompt_length, prefix, bound, self.dropout, replace=False))
+        blocks[0].add_before(Prompts(blocks[0].width, self.prompt_length, prefix, bound, self.dropout, replace=False))
         for block in blocks:
             block.attention.add_query(Temperature())
         for block in blocks[:-1]:
             block.add_carry(PromptGate(self.prompt_length, prefix, self.gate_logit))
-        anatomy.norm.add_before(DropPrompts(self.prompt_length, prefix))
+        anatomy.add_after_blocks(DropPrompts(self.prompt_length, prefix))

@@ -41,8 +41,8 @@ class HoulsbyAdapter(Method):
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:
-            for branch in (block.attention, block.mlp):
-                adapter = Bottleneck(anatomy.width, self.bottleneck, self.activation, self.dropout, skip=True)
+            for branch in block.branches:
+                adapter = Bottleneck(block.width, self.bottleneck, self.activation, self.dropout, skip=True)
                 for linear in (adapter.down, adapter.up):
                     nn.init.trunc_normal_(linear.weight, std=1e-3, a=-2e-3, b=2e-3)
                 branch.add_serial(adapter)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...backbones import Anatomy, Insert
+from ...backbones import Anatomy, Attention, Insert
 from ...registry import METHODS
 from ..method import Method
 
@@ -38,14 +38,16 @@ class IA3(Method):
 
     ``softmax(q (l_k * k)^T / sqrt(d)) (l_v * v)`` and ``fc2(l_ff * act(fc1(x)))``; the vectors start at one, keys and
     values (N, L, D) are scaled with their biases. Merges into the weights. L(2D + F) parameters, F the hidden width of
-    the MLP: 55,296 on ViT-B/16.
+    the MLP: 55,296 on ViT-B/16. In a block without attention (ConvNeXt) the MLP's vector is all there is.
 
     HF PEFT scales the input of its `feedforward_modules`; with fc2 as that module this is the same.
     """
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:
-            for linear in (block.attention.k, block.attention.v):
-                linear.add_after(Rescale(linear.out_features))
+            for branch in block.branches:
+                if isinstance(branch, Attention):
+                    for linear in (branch.k, branch.v):
+                        linear.add_after(Rescale(linear.out_features))
             fc2 = block.mlp.output
             fc2.add_before(Rescale(fc2.in_features, on_input=True))

@@ -36,7 +36,7 @@ class ParallelAdapter(Method):
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:
-            bottleneck = self.bottleneck or anatomy.width // 2
-            adapter = Bottleneck(anatomy.width, bottleneck, "relu", self.dropout, scale=self.scale)
+            bottleneck = self.bottleneck or block.width // 2
+            adapter = Bottleneck(block.width, bottleneck, "relu", self.dropout, scale=self.scale)
             nn.init.kaiming_uniform_(adapter.down.weight, a=math.sqrt(5))
             block.mlp.add_parallel(adapter)

@@ -36,7 +36,7 @@ class PfeifferAdapter(Method):
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:
-            adapter = Bottleneck(anatomy.width, self.bottleneck, self.activation, self.dropout, skip=True)
+            adapter = Bottleneck(block.width, self.bottleneck, self.activation, self.dropout, skip=True)
             nn.init.xavier_uniform_(adapter.down.weight)
             if self.reads == "output":
                 block.mlp.add_serial(adapter)

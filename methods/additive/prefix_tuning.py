@@ -85,6 +85,6 @@ class PrefixTuning(Method):
         trunk = PrefixTrunk(anatomy.width, self.prompt_length, self.hidden) if self.reparameterized else None
         for index, block in enumerate(blocks):
             if trunk is None:
-                block.attention.add_prefix(Prefix(anatomy.width, self.prompt_length))
+                block.attention.add_prefix(Prefix(block.width, self.prompt_length))
             else:
                 block.attention.add_prefix(MlpPrefix(trunk, owner=index == 0))

@@ -14,18 +14,18 @@ from ..method import Method
 
 
 class ScaleShift(Insert):
-    """``y -> gamma * y + beta`` by channel: the last axis of tokens, axis 1 of a convolution's (N, C, h, w)."""
+    """``y -> gamma * y + beta`` by channel (…, C)."""
 
-    def __init__(self, channels: int, channels_first: bool = False) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.empty(channels).normal_(1.0, 0.02))
         self.beta = nn.Parameter(torch.empty(channels).normal_(0.0, 0.02))
-        self.channels_first = channels_first
 
     def forward(self, y: Tensor) -> Tensor:
-        if self.channels_first:
-            return y * self.gamma.view(-1, 1, 1) + self.beta.view(-1, 1, 1)
         return y * self.gamma + self.beta
+
+    def check_foldable(self, host: Any) -> None:
+        host.check_shift()
 
     def fold_into(self, host: Any) -> None:
         host.scale_output_(self.gamma)
@@ -40,6 +40,12 @@ class SSF(Method):
     ``gamma * y + beta`` after the patch projection (before class token and positions), both norms of a block, qkv, the
     attention's output projection, fc1, fc2 and the final norm. Merges into the weights. 205,824 parameters on ViT-B/16.
 
+    Swin has it also after the patch embedding's norm and each patch merging's norm (not its reduction, which has no
+    bias): 274,432 on Swin-B. ConvNeXt has it after the stem's and the downsamplings' convolutions and norms, and in a
+    block after the depthwise convolution, norm, fc1 and fc2: 260,608 on ConvNeXt-B. The official ConvNeXt scales what
+    the last block puts out, before pooling, where timm may have a norm; here as everywhere the final norm's output,
+    which can be folded.
+
     gamma starts as N(1, 0.02), beta as N(0, 0.02), as in the official code, so an untrained model is only nearly the
     bare backbone.
     """
@@ -47,9 +53,5 @@ class SSF(Method):
     identity_at_start: ClassVar[bool] = False
 
     def adapt(self, anatomy: Anatomy) -> None:
-        anatomy.stem.add_after(ScaleShift(anatomy.stem.out_features, channels_first=True))
-        for block in anatomy.blocks:
-            for branch in (block.attention, block.mlp):
-                for part in (branch.norm, *branch.inputs, branch.output):
-                    part.add_after(ScaleShift(part.out_features))
-        anatomy.norm.add_after(ScaleShift(anatomy.norm.out_features))
+        for operation in anatomy.operations:
+            operation.add_after(ScaleShift(operation.out_features))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,8 +50,8 @@ class DropPrompts(Insert):
 
 def prompt_bound(anatomy: Anatomy) -> float:
     """Prompts start uniform in ±sqrt(6 / (3·patch² + D)): Xavier's bound for a patch embedding."""
-    rows, columns = anatomy.stem.weight.shape[-2:]
-    return math.sqrt(6 / (3 * rows * columns + anatomy.width))
+    out, _, rows, columns = cast(Tensor, anatomy.stem.module.weight).shape
+    return math.sqrt(6 / (3 * rows * columns + out))
 
 
 @METHODS.register("vpt_shallow", family="additive", tracks=("image", "open_vocabulary", "video"))
@@ -62,7 +62,7 @@ class VPTShallow(Method):
     `prompt_length` tokens stand behind the class token, without position, and go through all blocks with the others:
     [x_0, P, E_0] -> [x_1, Z_1, E_1] -> …. They start uniform in ±sqrt(6 / (3·patch² + D)), so an untrained model is not
     the bare backbone (src/models/vit_prompt/vit.py). p·D parameters: 768·p on ViT-B/16. Prompts leave before the final
-    norm, which the class token does not notice. The paper chooses the length per task.
+    norm and pooling, which the class token does not notice. The paper chooses the length per task.
 
     Several official commands have a dropout of 0.1. The official head starts with a bias of -log 99; here the head is
     the protocol's.
@@ -78,10 +78,10 @@ class VPTShallow(Method):
             raise ValueError("prompt_length must be at least 1")
 
     def adapt(self, anatomy: Anatomy) -> None:
-        prefix = anatomy.prefix_tokens
-        prompts = Prompts(anatomy.width, self.prompt_length, prefix, prompt_bound(anatomy), self.dropout, replace=False)
-        anatomy.blocks[0].add_before(prompts)
-        anatomy.norm.add_before(DropPrompts(self.prompt_length, prefix))
+        prefix, first = anatomy.prefix_tokens, anatomy.blocks[0]
+        prompts = Prompts(first.width, self.prompt_length, prefix, prompt_bound(anatomy), self.dropout, replace=False)
+        first.add_before(prompts)
+        anatomy.add_after_blocks(DropPrompts(self.prompt_length, prefix))
 
 
 @METHODS.register("vpt_deep", family="additive", tracks=("image", "open_vocabulary", "video"))
@@ -91,8 +91,8 @@ class VPTDeep(Method):
 
     `prompt_length` tokens stand behind the class token, without position; each block's prompts replace the previous
     block's. They start uniform in ±sqrt(6 / (3·patch² + D)) (src/models/vit_prompt/vit.py), so an untrained model is
-    not the bare backbone. L·p·D parameters: 9,216·p on ViT-B/16. Prompts leave before the final norm, which the class
-    token does not notice. The paper chooses the length per task; the default is 10.
+    not the bare backbone. L·p·D parameters: 9,216·p on ViT-B/16. Prompts leave before the final norm and pooling, which
+    the class token does not notice. The paper chooses the length per task; the default is 10.
     """
 
     identity_at_start: ClassVar[bool] = False
@@ -105,9 +105,9 @@ class VPTDeep(Method):
             raise ValueError("prompt_length must be at least 1")
 
     def adapt(self, anatomy: Anatomy) -> None:
-        width, prefix = anatomy.width, anatomy.prefix_tokens
+        prefix, blocks = anatomy.prefix_tokens, anatomy.blocks
         bound = prompt_bound(anatomy)
-        for index, block in enumerate(anatomy.blocks):
-            prompts = Prompts(width, self.prompt_length, prefix, bound, self.dropout, replace=index > 0)
+        for index, block in enumerate(blocks):
+            prompts = Prompts(block.width, self.prompt_length, prefix, bound, self.dropout, replace=index > 0)
             block.add_before(prompts)
-        anatomy.norm.add_before(DropPrompts(self.prompt_length, prefix))
+        anatomy.add_after_blocks(DropPrompts(self.prompt_length, prefix))

@@ -142,16 +142,16 @@ class NOAH(Method):
         prefix = anatomy.prefix_tokens
         for index, block in enumerate(blocks):
             if chosen.prompts[index]:
-                block.add_before(ElasticPrompts(anatomy.width, chosen.prompts[index], prefix, self.dropout))
+                block.add_before(ElasticPrompts(block.width, chosen.prompts[index], prefix, self.dropout))
             if chosen.rank[index]:
                 inputs = block.attention.inputs
                 down = nn.Linear(inputs[0].in_features, chosen.rank[index], bias=False)
                 for first, linear in enumerate(inputs):
                     linear.add_delta(ElasticDelta(down, first == 0, linear.out_features, self.dropout))
             if chosen.bottleneck[index]:
-                block.mlp.add_serial(ElasticAdapter(anatomy.width, chosen.bottleneck[index], self.dropout))
+                block.mlp.add_serial(ElasticAdapter(block.width, chosen.bottleneck[index], self.dropout))
         if any(chosen.prompts):
-            anatomy.norm.add_before(ElasticDrop(prefix))
+            anatomy.add_after_blocks(ElasticDrop(prefix))
         use(anatomy, chosen)
 
     def phases(self) -> Sequence[Phase]:
@@ -224,7 +224,7 @@ def use(anatomy: Anatomy, architecture: Architecture) -> None:
             elif isinstance(module, ElasticAdapter):
                 module.used = bottleneck
         present = prompts or present
-    for module in anatomy.norm.module.modules():
+    for module in anatomy.model.modules():
         if isinstance(module, ElasticDrop):
             module.present = present
 
@@ -236,7 +236,7 @@ def parameters(anatomy: Anatomy, architecture: Architecture) -> int:
         anatomy.blocks, architecture.prompts, architecture.rank, architecture.bottleneck, strict=True
     ):
         inputs = block.attention.inputs
-        total += prompts * anatomy.width
+        total += prompts * block.width
         total += rank * (inputs[0].in_features + sum(linear.out_features for linear in inputs))
-        total += (2 * bottleneck * anatomy.width + bottleneck + anatomy.width) if bottleneck else 0
+        total += (2 * bottleneck * block.width + bottleneck + block.width) if bottleneck else 0
     return total

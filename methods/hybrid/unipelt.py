@@ -118,4 +118,4 @@ class UniPELT(Method):
             block.attention.add_prefix(GatedPrefix(trunk, owner=index == 0))
             for linear in (block.attention.q, block.attention.v):
                 linear.add_delta(GatedLowRank(linear.in_features, linear.out_features, self.rank))
-            block.mlp.add_after_add(GatedBottleneck(anatomy.width, self.bottleneck or anatomy.width // 16))
+            block.mlp.add_after_add(GatedBottleneck(block.width, self.bottleneck or block.width // 16))

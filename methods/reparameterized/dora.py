@@ -69,8 +69,7 @@ class DoRA(Method):
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:
-            for target in self.targets:
-                linear = block.projections[target]
+            for linear in block.linears(self.targets):
                 low_rank = LowRank(
                     linear.in_features, linear.out_features, self.rank, self.alpha / self.rank, self.dropout
                 )

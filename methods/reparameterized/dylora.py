@@ -79,8 +79,7 @@ class DyLoRA(Method):
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:
-            for target in self.targets:
-                linear = block.projections[target]
+            for linear in block.linears(self.targets):
                 linear.add_delta(
                     NestedLowRank(linear.in_features, linear.out_features, self.rank, self.alpha, self.dropout)
                 )

@@ -89,7 +89,7 @@ class FacTTK(Method):
         places = [
             (linear, branch.name == "mlp")
             for block in anatomy.blocks
-            for branch in (block.attention, block.mlp)
+            for branch in block.branches
             for linear in (*branch.inputs, branch.output)
         ]
         area = anatomy.width**2

@@ -51,7 +51,7 @@ class FacTTT(Method):
         places = [
             linear
             for block in anatomy.blocks
-            for branch in (block.attention, block.mlp)
+            for branch in block.branches
             for linear in (*branch.inputs, branch.output)
         ]
         factors = OuterFactors(anatomy.width, self.rank)

@@ -43,6 +43,10 @@ class LoRA(Method):
     ``W x`` becomes ``W x + (alpha / rank) B A x``, apart for each of `targets` even where q, k and v are one fused
     layer. Merges into the weights. 294,912 parameters on ViT-B/16: 12 blocks x 2 targets x 2 x 768 x 8.
 
+    In a block that has none of the targets, for it has no attention (ConvNeXt), fc1 and fc2 stand in: the choice of HF
+    PEFT's guide for a timm model without attention (docs, "Custom models"), here by `Block.linears` for every method
+    with `targets`.
+
     The paper adapts q and v; rank 8 and alpha 8 are the usual choice for ViTs. What NOAH's and the OSU study's code
     call LoRA (one A shared by q, k and v) is another method.
     """
@@ -58,8 +62,7 @@ class LoRA(Method):
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:
-            for target in self.targets:
-                linear = block.projections[target]
+            for linear in block.linears(self.targets):
                 linear.add_delta(
                     LowRank(linear.in_features, linear.out_features, self.rank, self.alpha / self.rank, self.dropout)
                 )

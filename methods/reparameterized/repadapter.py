@@ -39,6 +39,9 @@ class LinearAdapter(Insert):
     def forward(self, x: Tensor) -> Tensor:
         return x + F.linear(self.dropout(self.down(x)), self.dense_up(), self.up_bias) * self.scale
 
+    def check_foldable(self, host: Any) -> None:
+        host.check_input_shift()
+
     def fold_into(self, host: Any) -> None:
         up = self.scale * self.dense_up()
         shift = up @ self.down.bias + self.scale * self.up_bias
@@ -57,7 +60,8 @@ class RepAdapter(Method):
     with h = 8 and g = 2 (the paper counts the 221,184 weights).
 
     `scale` multiplies B's bias too and is chosen per dataset, as in the official code (repadapter.py). That code's
-    merge fails for g = 1 in the MLP (it reads a weight that is not there).
+    merge fails for g = 1 in the MLP (it reads a weight that is not there). In a Swin whose windows are padded nothing
+    can be folded: the padding, zeros in front of qkv, would be shifted too.
     """
 
     bottleneck: int = 8
@@ -73,10 +77,9 @@ class RepAdapter(Method):
             raise ValueError("targets must name a branch")
 
     def adapt(self, anatomy: Anatomy) -> None:
-        if anatomy.width % self.groups:
-            raise Unsupported(f"{anatomy.name}: a width of {anatomy.width} does not divide into {self.groups} groups")
         for block in anatomy.blocks:
-            for branch in (block.attention, block.mlp):
-                if branch.name in self.targets:
-                    adapter = LinearAdapter(anatomy.width, self.bottleneck, self.groups, self.scale, self.dropout)
-                    branch.add_after_norm(adapter)
+            if block.width % self.groups:
+                raise Unsupported(f"{anatomy.name}: a width of {block.width} does not divide into {self.groups} groups")
+            for branch in block.named_branches(self.targets):
+                adapter = LinearAdapter(block.width, self.bottleneck, self.groups, self.scale, self.dropout)
+                branch.add_after_norm(adapter)

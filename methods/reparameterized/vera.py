@@ -90,7 +90,7 @@ class VeRA(Method):
             raise ValueError("rank must be at least 1 and targets must name a projection")
 
     def adapt(self, anatomy: Anatomy) -> None:
-        linears = [block.projections[target] for block in anatomy.blocks for target in self.targets]
+        linears = [linear for block in anatomy.blocks for linear in block.linears(self.targets)]
         projections = RandomProjections(
             max(linear.in_features for linear in linears),
             max(linear.out_features for linear in linears),

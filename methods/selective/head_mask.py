@@ -37,7 +37,8 @@ class HeadMask(Method):
         check_share(self.keep)
 
     def adapt(self, anatomy: Anatomy) -> None:
-        _ = anatomy.blocks  # a backbone without them is refused before any scoring
+        for block in anatomy.blocks:
+            _ = block.attention  # a backbone without it is refused before any scoring
 
     def prepare(self, model: AdaptedModel, batches: Batches) -> None:
         attentions = [block.attention for block in model.anatomy.blocks]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ...backbones import Anatomy
+from ...errors import Unsupported
 from ...registry import METHODS
 from ..method import Method
 
@@ -22,4 +23,6 @@ class LayerNormTuning(Method):
     def adapt(self, anatomy: Anatomy) -> None:
         norms = (module for module in anatomy.model.modules() if isinstance(module, nn.LayerNorm))
         chosen = {id(parameter) for norm in norms for parameter in norm.parameters()}
+        if not chosen:
+            raise Unsupported(f"{anatomy.name} has no LayerNorm")
         anatomy.train(lambda name, parameter: id(parameter) in chosen)

@@ -17,7 +17,8 @@ class Partial(Method):
 
     k·(12·D² + 13·D) + 2·D parameters of a ViT with FFN = 4·D: 7,089,408 on ViT-B/16 with k = 1, which is what VPT's
     code does for ``partial-1`` (src/models/vit_models.py: the last block and the ``encoder_norm``). The frozen prefix
-    ends before the first block that trains, so backward stops there.
+    ends before the first block that trains, so backward stops there. In Swin and ConvNeXt blocks are counted from the
+    end, across stages; what lies between stages stays frozen, and so does a pooling by attention (SigLIP).
     """
 
     k: int = 1

@@ -110,6 +110,69 @@ CLIP_B16 = {
 }
 
 
+# blocks a stage and their width
+SWIN_T = ((2, 96), (2, 192), (6, 384), (2, 768))
+SWIN_B = ((2, 128), (2, 256), (18, 512), (2, 1024))
+CONVNEXT_T = ((3, 96), (3, 192), (9, 384), (3, 768))
+CONVNEXT_B = ((3, 128), (3, 256), (27, 512), (3, 1024))
+VIT_S14 = ((12, 384),)
+
+
+def over_blocks(stages: tuple[tuple[int, int], ...], per_width: int, constant: int = 0) -> int:
+    """The sum over all blocks of ``per_width * D + constant``."""
+    return sum(blocks * (per_width * width + constant) for blocks, width in stages)
+
+
+def outside_swin(stages: tuple[tuple[int, int], ...]) -> int:
+    """Channels of the stem's convolution and norm, of each merging's norm (four patches wide), of the final norm."""
+    widths = [width for _, width in stages]
+    return 2 * widths[0] + 4 * sum(widths[:-1]) + widths[-1]
+
+
+def outside_convnext(stages: tuple[tuple[int, int], ...]) -> int:
+    """Channels of the stem's convolution and norm, of each downsampling's norm and convolution, of the final norm."""
+    widths = [width for _, width in stages]
+    return 2 * widths[0] + sum(widths[:-1]) + sum(widths[1:]) + widths[-1]
+
+
+FAMILIES = {
+    # q and v, D -> D
+    ("swin_tiny_patch4_window7_224", "lora"): over_blocks(SWIN_T, 2 * 8 * 2),
+    ("swin_tiny_patch4_window7_224", "adaptformer"): over_blocks(SWIN_T, 2 * 64 + 1, 64),
+    ("swin_tiny_patch4_window7_224", "pfeiffer_adapter"): over_blocks(SWIN_T, 2 * 8 + 1, 8),
+    # norm1, qkv, proj, norm2, fc1, fc2: 11·D channels a block
+    ("swin_tiny_patch4_window7_224", "ssf"): 2 * (over_blocks(SWIN_T, 11) + outside_swin(SWIN_T)),
+    ("swin_base_patch4_window7_224", "ssf"): 2 * (over_blocks(SWIN_B, 11) + outside_swin(SWIN_B)),
+    ("swin_tiny_patch4_window7_224", "bitfit"): over_blocks(SWIN_T, 11) + outside_swin(SWIN_T),
+    ("swin_tiny_patch4_window7_224", "layernorm"): 2 * (over_blocks(SWIN_T, 2) + outside_swin(SWIN_T) - 96),
+    # fc1 and fc2, D <-> 4·D
+    ("convnext_tiny", "lora"): over_blocks(CONVNEXT_T, 2 * 8 * 5),
+    ("convnext_tiny", "adaptformer"): over_blocks(CONVNEXT_T, 2 * 64 + 1, 64),
+    ("convnext_tiny", "pfeiffer_adapter"): over_blocks(CONVNEXT_T, 2 * 8 + 1, 8),
+    # convolution, norm, fc1, fc2: 7·D channels a block
+    ("convnext_tiny", "ssf"): 2 * (over_blocks(CONVNEXT_T, 7) + outside_convnext(CONVNEXT_T)),
+    ("convnext_base", "ssf"): 2 * (over_blocks(CONVNEXT_B, 7) + outside_convnext(CONVNEXT_B)),
+    ("convnext_tiny", "bitfit"): over_blocks(CONVNEXT_T, 7) + outside_convnext(CONVNEXT_T),
+    # less the stem's and the downsamplings' convolutions
+    ("convnext_tiny", "layernorm"): 2
+    * (over_blocks(CONVNEXT_T, 1) + outside_convnext(CONVNEXT_T) - (96 + 192 + 384 + 768)),
+    # registers and layer scales count nowhere
+    ("vit_small_patch14_reg4_dinov2", "lora"): over_blocks(VIT_S14, 2 * 8 * 2),
+    ("vit_small_patch14_reg4_dinov2", "adaptformer"): over_blocks(VIT_S14, 2 * 64 + 1, 64),
+    ("vit_small_patch14_reg4_dinov2", "pfeiffer_adapter"): over_blocks(VIT_S14, 2 * 8 + 1, 8),
+    ("vit_small_patch14_reg4_dinov2", "ssf"): 2 * (over_blocks(VIT_S14, 11) + 2 * 384),
+    ("vit_small_patch14_reg4_dinov2", "bitfit"): over_blocks(VIT_S14, 11) + 2 * 384,
+    ("vit_small_patch14_reg4_dinov2", "layernorm"): 25 * 2 * 384,
+    # as ViT-B/16; where every parameter counts, the pooling by attention has q, kv, proj, a norm and an MLP
+    ("vit_base_patch16_siglip_224", "lora"): 294_912,
+    ("vit_base_patch16_siglip_224", "adaptformer"): 1_189_632,
+    ("vit_base_patch16_siglip_224", "pfeiffer_adapter"): 156_768,
+    ("vit_base_patch16_siglip_224", "ssf"): 205_824,
+    ("vit_base_patch16_siglip_224", "bitfit"): 102_912 + 5 * D + FFN + D,
+    ("vit_base_patch16_siglip_224", "layernorm"): 38_400 + 2 * D,
+}
+
+
 @lru_cache(maxsize=1)
 def _anatomy(name: str) -> Anatomy:
     return find_backbone(name).build(pretrained=False)
@@ -125,6 +188,19 @@ def _count(backbone: str, method: str, config: tuple[tuple[str, object], ...], *
 @pytest.mark.parametrize(("key", "count"), VIT_B16.items(), ids=str)
 def test_vit_b16(key: tuple[str, tuple[tuple[str, object], ...]], count: int) -> None:
     assert _count("vit_base_patch16_224", *key, num_classes=100) == count
+
+
+@pytest.mark.parametrize(("key", "count"), FAMILIES.items(), ids=str)
+def test_backbone_families(key: tuple[str, str], count: int) -> None:
+    assert _count(*key, (), num_classes=100) == count
+
+
+def test_ssf_has_the_paper_s_parameters() -> None:
+    """In millions, with a head of 100 classes (Lian et al. 2022): 0.28 on ViT-B/16, 0.36 on ConvNeXt-B."""
+    assert round((205_824 + 100 * (D + 1)) / 1e6, 2) == 0.28
+    assert FAMILIES["convnext_base", "ssf"] == 260_608
+    assert round((260_608 + 100 * (1024 + 1)) / 1e6, 2) == 0.36
+    assert FAMILIES["swin_base_patch4_window7_224", "ssf"] == 274_432
 
 
 @pytest.mark.parametrize(("key", "count"), CLIP_B16.items(), ids=str)

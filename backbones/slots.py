@@ -8,6 +8,7 @@ costs nothing, and `remove_slots` gives back exactly the module that was there. 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -112,6 +113,15 @@ class _SlottedLinear(nn.Module):
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
 
 
+class _ReplacedModule(nn.Module):
+    """``instead(x)``: what was inserted runs in place of the module."""
+
+    slots: nn.ModuleDict
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.slots["instead"](*args, **kwargs)
+
+
 class SlottedAttention(nn.Module):
     """Base of the slotted subclasses of attention modules; each family writes its forward with these two."""
 
@@ -202,6 +212,23 @@ def module_slots(module: nn.Module) -> nn.ModuleDict:
             object.__setattr__(module, "row_ranges", [])
         _swap_class(module, _SlottedLinear if linear else _SlottedModule)
     return cast(nn.ModuleDict, module.slots)
+
+
+def replace_module(module: nn.Module, insert: Insert) -> None:
+    """The ``instead`` slot of any module that has no slots yet."""
+    module.slots = nn.ModuleDict({"instead": insert})
+    _swap_class(module, _ReplacedModule)
+
+
+def twin(module: nn.Module) -> nn.Module:
+    """A second module over the very parameters and buffers of one without children.
+
+    An insert that runs instead of the module can call it, and change its weights when it is folded. Also after ``to``,
+    ``load_state_dict`` and ``deepcopy`` of both, the two have the same tensors: they share the dictionaries.
+    """
+    second = copy.copy(module)
+    second._modules = {}
+    return second
 
 
 def block_slots(module: nn.Module, mixin: type[SlottedBlock]) -> nn.ModuleDict:

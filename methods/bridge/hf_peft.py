@@ -180,8 +180,8 @@ class HfPeft(Method):
         if wanted != installed:
             raise PeftmarkError(f"method {name!r} was run with peft {wanted}; installed is {installed}")
         hints = _hyperparameters(known[tuner])
-        for key in config:
-            if key in SET_ELSEWHERE and key not in hints:
+        for key in {item.name for item in dataclasses.fields(known[tuner])}.intersection(config):
+            if key in SET_ELSEWHERE:
                 raise PeftmarkError(f"method {name!r}: {key} cannot be set: {SET_ELSEWHERE[key]}")
         own = DEFAULTS.get(tuner, Defaults("PEFT's defaults"))
         checked = check_hyperparameters(name, config, hints)
@@ -228,10 +228,18 @@ class HfPeft(Method):
             raise Unsupported(f"{anatomy.name}: peft/{self.tuner}: {_first_line(error)}") from error
         del anatomy.model.peft_config  # PEFT's mark for its own wrappers
         for module in modules:
-            insert = TunerLayer(anatomy.model.get_submodule(names[module]), tuner, NOT_MERGEABLE.get(self.tuner))
+            insert = TunerLayer(anatomy.model.get_submodule(names[module]), tuner, self._not_mergeable(module))
             parent, _, child = names[module].rpartition(".")
             setattr(anatomy.model.get_submodule(parent), child, module)
             Affine(module, log=anatomy.log).replace(insert)
+
+    def _not_mergeable(self, module: nn.Module) -> str | None:
+        """Why what is inserted in a module cannot be folded into it."""
+        if (self.tuner == "beft" or self.settings.get("lora_bias")) and module.bias is None:
+            return "it adds to a bias, and a layer here has none"
+        if self.settings.get("sample_at_inference"):
+            return "it draws random numbers at inference"
+        return NOT_MERGEABLE.get(self.tuner)
 
     def _modules(self, anatomy: Anatomy) -> list[nn.Module]:
         """The layers to change, each of them whole."""

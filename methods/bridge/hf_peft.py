@@ -8,6 +8,7 @@ import difflib
 import enum
 import importlib
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, cast, get_type_hints
@@ -97,6 +98,9 @@ SET_ELSEWHERE = {
 """Fields of PEFT's configs that are no hyper-parameters here, with what stands in their place."""
 
 _DATA_DRIVEN = ("corda", "eva", "loftq", "lora_ga")
+
+# LN tuning on its only kind of layer; BOFT without a CUDA compiler
+_HARMLESS = "Unsupported layer type '<class '.*Norm|Failed to load the CUDA extension|Setting boft_n_butterfly_factor"
 
 
 class TunerLayer(Insert):
@@ -223,7 +227,9 @@ class HfPeft(Method):
         config = self._peft_config([names[m] for m in modules], [names[m] for m in outputs if m in modules])
         tuner_class = _peft(NAMESPACE + self.tuner).PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
         try:  # what `peft.inject_adapter_in_model` does, which refuses tuners that share tensors among layers
-            tuner = tuner_class(anatomy.model, config, ADAPTER)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=_HARMLESS)
+                tuner = tuner_class(anatomy.model, config, ADAPTER)
         except (ValueError, TypeError, NotImplementedError) as error:
             raise Unsupported(f"{anatomy.name}: peft/{self.tuner}: {_first_line(error)}") from error
         del anatomy.model.peft_config  # PEFT's mark for its own wrappers
@@ -235,7 +241,8 @@ class HfPeft(Method):
 
     def _not_mergeable(self, module: nn.Module) -> str | None:
         """Why what is inserted in a module cannot be folded into it."""
-        if (self.tuner == "beft" or self.settings.get("lora_bias")) and module.bias is None:
+        adds_to_bias = self.tuner == "beft" or self.settings.get("lora_bias")
+        if adds_to_bias and getattr(module, "bias", None) is None:
             return "it adds to a bias, and a layer here has none"
         if self.settings.get("sample_at_inference"):
             return "it draws random numbers at inference"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -109,6 +110,12 @@ def test_starts_as_the_bare_backbone(method: str) -> None:
         assert 0 < difference < 2e-6
     else:
         assert difference == 0
+
+
+def test_defaults_warn_of_nothing(method: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        adapted(method)
 
 
 def test_every_trainable_tensor_gets_a_gradient(method: str) -> None:

@@ -63,7 +63,6 @@ class Defaults:
 DEFAULTS = {
     "c3a": Defaults("PEFT's 256 does not divide the width of a small ViT", settings={"block_size": 64}),
     "ia3": Defaults("the paper's: keys, values, and the input of the MLP's second layer", ("k", "v", "fc2")),
-    "shira": Defaults("PEFT draws a mask anew, which no adapter file holds", settings={"random_seed": 0}),
     "vblora": Defaults("PEFT's 256 does not divide the width of a small ViT", settings={"vector_length": 64}),
 }
 
@@ -286,9 +285,7 @@ class HfPeft(Method):
                 raise PeftmarkError(
                     f"peft/adalora: tinit + tfinal must be less than the run's {total} steps: set them lower"
                 )
-            config.total_step = total
-            # it knows parameters by name, and PEFT's layers are in slots now
-            tuner.rankallocator = type(tuner.rankallocator)(tuner.model, config, ADAPTER)
+            tuner.rankallocator.set_total_step(total)
         tuner.update_and_allocate(context.step)
         if context.step == total:
             for insert in layers:  # what AdaMSS froze on the way was trained before that, and must be saved

@@ -481,12 +481,16 @@ def test_nested_settings_and_enums_are_plain_data() -> None:
 
 
 def test_a_method_is_made_anew_for_every_model() -> None:
-    """AdaLoRA writes into its PEFT config: that must not reach the method's hyper-parameters."""
+    """PEFT may write into its config, as AdaLoRA does: that must not reach the method's hyper-parameters."""
     method = make_method("peft/adalora", {"init_r": 4, "target_r": 2})
     before = method.config()
     for _ in range(2):
         train(adapt(vit(), method, num_classes=len(CLASS_NAMES)))
     assert method.config() == before
+    method = make_method("peft/lora")
+    model = adapt(vit(), method, num_classes=3)
+    model.anatomy.log[0].insert.tuner.peft_config["default"].alpha_pattern["mlp"] = 1
+    assert method.config()["alpha_pattern"] == {}
 
 
 def test_ia3_and_ln_tuning_change_what_their_papers_say() -> None:
@@ -564,6 +568,12 @@ def test_backbones_without_the_layers_are_unsupported() -> None:
         adapted("peft/c3a", block_size=48)
 
 
+def test_a_backbone_by_name() -> None:
+    model = adapt("vit_tiny_patch16_224", "peft/lora", num_classes=10, pretrained=False, r=4)
+    assert model(torch.zeros(2, 3, 224, 224)).shape == (2, 10)
+    assert model.trainable_parameters(include_head=False) == 12 * 2 * 4 * (192 + 192)
+
+
 def test_layer_norms_of_a_hierarchical_backbone() -> None:
     torch.manual_seed(0)
     bare = find_backbone("test_convnext").build(pretrained=False)
@@ -600,6 +610,15 @@ def test_listing_and_showing(invoke: Any) -> None:
     assert "--set method.lora_alpha=8" in shown
     assert "--set method.targets=['q', 'v']" in shown
     assert "AdaLoRA" in invoke("show", "method", "peft/*").out
+
+
+def test_a_suite_has_the_bridge_s_methods_where_it_names_them() -> None:
+    from peftmark.benchmark.suite import Block, Suite
+
+    block = Block(backbone="embedded/vit", tasks=["embedded/digits"], methods=["*", "peft/lo*"], exclude=["peft/lokr"])
+    methods = [method for *_, method, _ in Suite(description="", protocol="embedded-v1", runs=[block]).pairs()]
+    assert [method for method in methods if method.startswith("peft/")] == ["peft/loha", "peft/lora"]
+    assert "lora" in methods
 
 
 def test_a_run_of_the_bridge(toy_plugin: Any, checkpoint: Any, tmp_path: Any) -> None:

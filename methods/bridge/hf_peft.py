@@ -39,7 +39,7 @@ EXCLUDED = {
     "poly": "it learns which skills tasks share and needs a task id with every image; a run has one task",
     "prefix_tuning": "it trains a language model's key-value cache; the method prefix_tuning is peftmark's own",
     "prompt_tuning": _TOKENS,
-    "shadow": "it runs a second, smaller language model beside a decoder",
+    "shadow": "it runs a smaller copy beside a model of the transformers or diffusers library",
     "trainable_tokens": "it trains rows of a token embedding",
     "xlora": "it mixes LoRA adapters that were trained before, by a language model's hidden states",
 }
@@ -146,8 +146,10 @@ class HfPeft(Method):
     linear maps to change, q and v by default (`DEFAULTS` lists what differs). LN tuning has no targets, it trains every
     LayerNorm. The version of PEFT is in the spec: records of another version are other runs.
 
-    Where a backbone fuses q, k and v, they are split into layers of their own while the method is in it. AdaLoRA and
-    AdaMSS allocate after every step; AdaLoRA's, KaSA's and MonteCLoRA's regularisers are in the loss.
+    Every tuner starts as PEFT starts it: from the bare backbone, but for C3A, FourierFT, Uni-LoRA and VB-LoRA, which
+    draw all that they train. Where a backbone fuses q, k and v, they are split into layers of their own while the
+    method is in it. AdaLoRA and AdaMSS allocate after every step; AdaLoRA's, KaSA's and MonteCLoRA's regularisers are
+    in the loss.
 
     Not here: tuners that need a language model (`EXCLUDED`, each with its reason), and initialisations from data or
     from quantised weights (EVA, CorDA, LoRA-GA, LoftQ).

@@ -65,7 +65,9 @@ def list_command(kind: str, pattern: str, as_json: bool, everything: bool, plugi
     """List what is registered; PATTERN matches NAME and FAMILY/NAME."""
     load_plugins(plugins)
     registry = KINDS[kind]
-    rows = [registry.entry(name).describe() for name in registry.names(pattern)]
+    members = registry.members(pattern)
+    names = [name for name in registry.names(pattern) if not (members and name.endswith("/*"))]
+    rows = [registry.entry(name).describe() | {"name": name} for name in names + members]
     if everything and kind == "backbones":
         rows += _library_backbones(pattern)
     if as_json:
@@ -101,16 +103,17 @@ def _library_backbones(pattern: str) -> list[dict[str, Any]]:
 def show(kind: str, name: str, plugins: tuple[str, ...]) -> None:
     """Show one entry: its description, its origin, and a method's hyper-parameters with their defaults."""
     load_plugins(plugins)
-    entry = KINDS[f"{kind}s"].entry(name)
-    click.echo(f"{entry.name}\n")
+    registry = KINDS[f"{kind}s"]
+    entry, name = registry.entry(name), registry.canonical(name)
+    click.echo(f"{name}\n")
     click.echo(entry.doc.strip() + "\n")
     for key, value in entry.metadata.items():
         click.echo(f"{key}: {', '.join(value) if isinstance(value, tuple) else value}")
     click.echo(f"origin: {entry.origin}")
-    if kind == "method":
+    if kind == "method" and not name.endswith("/*"):
         from .methods import make_method
 
-        method = make_method(entry.name)
+        method = make_method(name)
         click.echo(f"version: {method.version}")
         for key, value in method.config().items():
             click.echo(f"--set method.{key}={value}")

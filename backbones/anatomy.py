@@ -23,10 +23,12 @@ from .slots import (
     WeightDelta,
     attention_slots,
     block_slots,
+    has_slots,
     is_inserted,
     is_pointwise,
     module_slots,
     remove_slots,
+    replace_module,
     row_slots,
 )
 
@@ -110,6 +112,17 @@ class Affine:
     def _slots(self) -> nn.ModuleDict:
         return module_slots(self.module, self.channels_first)
 
+    def replace(self, insert: Insert) -> None:
+        """Run `insert` in place of the module, which keeps its parameters under their own names.
+
+        Raises:
+            ValueError: on some rows of a module (see `Attention.split`), or where something is inserted already.
+        """
+        if self.rows is not None or has_slots(self.module):
+            raise ValueError("only a whole module in which nothing is inserted can be replaced")
+        replace_module(self.module, insert)
+        self.log.append(Insertion(self, insert))
+
     def scale_output_(self, scale: Tensor) -> None:
         """Fold ``y -> scale * y`` (scale: (out,)) into the weights, in place."""
         self.weight.mul_(scale.view(-1, *[1] * (self.weight.dim() - 1)))
@@ -137,6 +150,36 @@ class Affine:
         """Raises NotMergeable where nothing can take a shift of the output."""
         if self.bias is None and self.shift_sink is None:
             raise NotMergeable(f"a shift cannot be folded into a {type(self.module).__name__} that has no bias")
+
+
+class SplitLinear(nn.Module):
+    """A fused linear map as three linear layers ``q``, ``k``, ``v``, a third of its output rows each."""
+
+    def __init__(self, fused: nn.Linear) -> None:
+        super().__init__()
+        weights = fused.weight.chunk(3)
+        biases = (None,) * 3 if fused.bias is None else fused.bias.chunk(3)
+        for name, weight, bias in zip("qkv", weights, biases, strict=True):
+            self.add_module(name, _linear(weight, bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in) -> (…, 3 · out): what the fused layer gives."""
+        return torch.cat([part(x) for part in self.children()], dim=-1)
+
+    def fused(self) -> nn.Linear:
+        """The one layer again, with the weights as they are now."""
+        parts = [cast(nn.Linear, part) for part in self.children()]
+        bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
+        return _linear(torch.cat([part.weight for part in parts]), bias)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A frozen linear layer over copies of these; it draws no random numbers."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+    return layer
 
 
 BranchName = Literal["attention", "mlp"]
@@ -236,6 +279,31 @@ class Attention(Branch):
             Unsupported: where the attention module's forward is not known.
         """
         self._insert_inside("query", insert, "lets nothing change its queries")
+
+    def split(self) -> None:
+        """Give q, k and v linear layers of their own where they are one fused layer; `Anatomy.merge` undoes it.
+
+        For methods that can only change whole layers. The new layers' parameters are called ``qkv.q.weight`` and so on.
+        """
+        fused = self.q.module
+        if self.q.rows is not None:
+            parts = SplitLinear(cast(nn.Linear, fused))
+            setattr(self.module, self._child(fused), parts)
+            self.q, self.k, self.v = (Affine(part, log=self.block.log) for part in parts.children())
+            self.inputs = (self.q, self.k, self.v)
+
+    def fuse(self) -> None:
+        """Undo `split`; without it, do nothing."""
+        for name, parts in list(self.module.named_children()):
+            if isinstance(parts, SplitLinear):
+                fused, log = parts.fused(), self.block.log
+                setattr(self.module, name, fused)
+                rows = fused.out_features // 3
+                self.q, self.k, self.v = (Affine(fused, rows=(i * rows, (i + 1) * rows), log=log) for i in range(3))
+                self.inputs = (Affine(fused, log=log),)
+
+    def _child(self, module: nn.Module) -> str:
+        return next(name for name, child in self.module.named_children() if child is module)
 
     def _insert_inside(self, slot: str, insert: Insert, lack: str) -> None:
         if self.slotted is None:
@@ -519,4 +587,6 @@ class Anatomy(ABC):
         for insertion in sorted(self.log, key=lambda item: not isinstance(item.insert, WeightDelta)):
             insertion.insert.fold_into(insertion.host)
         remove_slots(self.root)
+        for block in self.token_blocks:
+            block.attention.fuse()
         self.log.clear()

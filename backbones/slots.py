@@ -8,6 +8,7 @@ costs nothing, and `remove_slots` gives back exactly the module that was there. 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -133,6 +134,15 @@ class _SlottedPointwise(_SlottedMap, _SlottedLinear):
         return self.through("after", y)
 
 
+class _ReplacedModule(nn.Module):
+    """``instead(x)``: what was inserted runs in place of the module."""
+
+    slots: nn.ModuleDict
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.slots["instead"](*args, **kwargs)
+
+
 class SlottedAttention(nn.Module):
     """Base of the slotted subclasses of attention modules; each family writes its forward with these two."""
 
@@ -244,6 +254,23 @@ _MIXINS: dict[tuple[bool, bool], type[nn.Module]] = {
     (True, True): _SlottedPointwise,
 }
 """By whether a module is a linear map, and whether its channels come first."""
+
+
+def replace_module(module: nn.Module, insert: Insert) -> None:
+    """The ``instead`` slot of any module that has no slots yet."""
+    module.slots = nn.ModuleDict({"instead": insert})
+    _swap_class(module, _ReplacedModule)
+
+
+def twin(module: nn.Module) -> nn.Module:
+    """A second module over the very parameters and buffers of one without children.
+
+    An insert that runs instead of the module can call it, and change its weights when it is folded. Also after ``to``,
+    ``load_state_dict`` and ``deepcopy`` of both, the two have the same tensors: they share the dictionaries.
+    """
+    second = copy.copy(module)
+    second._modules = {}
+    return second
 
 
 def block_slots(module: nn.Module, mixin: type[SlottedBlock], branch_names: Iterable[str]) -> nn.ModuleDict:

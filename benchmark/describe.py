@@ -25,8 +25,8 @@ def describe(root: Path, spec: RunSpec, task: Task, data: TaskData) -> None:
     """Write the cards of a run's method, backbone and task, where this process has not yet."""
     if _first(root, "methods", spec.method.name):
         method = METHODS.entry(spec.method.name)
-        facts = {**method.metadata, "defaults": make_method(method.name).config()}
-        write_card(root, "methods", _card(method.name, method, method.family, facts))
+        facts = {**method.metadata, "defaults": make_method(spec.method.name).config()}
+        write_card(root, "methods", _card(spec.method.name, method, method.family, facts))
     if _first(root, "backbones", spec.backbone.name):
         backbone = BACKBONES.entry(spec.backbone.name)
         write_card(root, "backbones", _card(spec.backbone.name, backbone, backbone.family, dict(backbone.metadata)))

@@ -113,8 +113,9 @@ def train(
             loss.backward()
             model.method.after_backward(model, context)
             model.optimizer_step(optimizer)
-            schedule.step()
             context.step += 1
+            model.method.after_step(model, context)
+            schedule.step()
             total += value * len(batch)
         curve.append({"epoch": float(epoch + 1), "train_loss": total / len(labels), "learning_rate": rate})
     return curve

@@ -74,6 +74,18 @@ class Method:
     identity_at_start: ClassVar[bool] = True
     needs_batches: ClassVar[bool] = False
 
+    @classmethod
+    def from_config(cls, name: str, config: Mapping[str, Any]) -> Method:
+        """The method that is registered as `name`, with the hyper-parameters in `config` (see `make_method`)."""
+        hints = get_type_hints(cls)
+        checked = check_hyperparameters(
+            name, config, {item.name: hints[item.name] for item in fields(cls) if item.init}
+        )
+        try:
+            return cls(**checked)
+        except ValueError as error:
+            raise PeftmarkError(f"method {name!r}: {error}") from error
+
     def adapt(self, anatomy: Anatomy) -> None:
         """Change the frozen backbone: choose what trains, insert what is new.
 
@@ -116,6 +128,9 @@ class Method:
     def select(self, model: AdaptedModel, variant: Variant) -> None:
         """Make `model` the given one of `variants`."""
 
+    def after_step(self, model: AdaptedModel, context: Context) -> None:
+        """Look at or change parameters after the optimizer's step, which `context.step` counts; gradients are there."""
+
     def config(self) -> dict[str, Any]:
         """Every hyper-parameter, defaults included, as plain data."""
         return dict(msgspec.to_builtins(self))
@@ -127,20 +142,23 @@ def make_method(name: str, config: Mapping[str, Any] | None = None) -> Method:
     Raises:
         PeftmarkError: on an unknown method, an unknown hyper-parameter or a value of the wrong type.
     """
-    cls = METHODS[name]
-    config = dict(config or {})
-    hints = get_type_hints(cls)
-    known = {item.name for item in fields(cls) if item.init}
+    return METHODS[name].from_config(name, dict(config or {}))
+
+
+def check_hyperparameters(name: str, config: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `config` as the types in `hints` have them.
+
+    Raises:
+        PeftmarkError: on a key that `hints` has not, or a value that is not of its type.
+    """
+    checked = {}
     for key, value in config.items():
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known)) or 'none'}"
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(hints)) or 'none'}"
             raise PeftmarkError(f"method {name!r} has no hyper-parameter {key!r}: {hint}")
         try:
-            config[key] = msgspec.convert(value, hints[key], strict=False)
+            checked[key] = msgspec.convert(value, hints[key], strict=False)
         except msgspec.ValidationError as error:
             raise PeftmarkError(f"method {name!r}: {key}={value!r} is not valid: {error}") from error
-    try:
-        return cls(**config)
-    except ValueError as error:
-        raise PeftmarkError(f"method {name!r}: {error}") from error
+    return checked

@@ -129,11 +129,23 @@ class Registry(Generic[T]):
             if name == entry.name and (fnmatchcase(name, pattern) or fnmatchcase(f"{entry.family}/{name}", pattern))
         )
 
+    def members(self, pattern: str) -> list[str]:
+        """Sorted names below a namespace that match a wildcard which begins with it (``peft/*``, not ``*``).
+
+        A namespace whose object has a ``members()`` can say what is below it; that imports the object.
+        """
+        names: list[str] = []
+        for entry in self._all().values():
+            if entry.namespace and pattern.startswith(entry.namespace):
+                below = getattr(self[entry.name], "members", None)
+                names += [name for name in below() if fnmatchcase(name, pattern)] if below else []
+        return sorted(names)
+
     def expand(self, pattern: str) -> list[str]:
-        """`names` for a wildcard; the canonical name for a plain one. Raises where nothing matches."""
+        """`names` and `members` for a wildcard; the canonical name for a plain one. Raises where nothing matches."""
         if not any(character in pattern for character in "*?["):
             return [self.canonical(pattern)]
-        names = [name for name in self.names(pattern) if not name.endswith("/*")]
+        names = [name for name in self.names(pattern) if not name.endswith("/*")] + self.members(pattern)
         if not names:
             raise PeftmarkError(f"no {self.kind} matches {pattern!r}: see `peftmark list {self.kind}s`")
         return names

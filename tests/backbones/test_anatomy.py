@@ -10,9 +10,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from peftmark.backbones import Anatomy, Insert, WeightDelta, find_backbone
+from peftmark.backbones import Affine, Anatomy, Insert, WeightDelta, find_backbone
 from peftmark.backbones.open_clip_backbone import ExplicitAttention, make_explicit
-from peftmark.backbones.slots import module_slots, remove_slots, row_slots
+from peftmark.backbones.slots import module_slots, remove_slots, row_slots, twin
 from peftmark.backbones.timm_backbone import timm_anatomy
 from peftmark.errors import NotMergeable, Unsupported
 
@@ -235,6 +235,94 @@ def test_a_delta_on_one_projection_of_a_fused_layer_merges_into_its_rows() -> No
     anatomy.merge()
     torch.testing.assert_close(value.weight, 2 * before)
     assert torch.equal(anatomy.blocks[0].attention.q.weight, others)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_fused_projection_is_split_and_fused_again(bias: bool) -> None:
+    torch.manual_seed(0)
+    vit = timm.create_model("test_vit", num_classes=0, qkv_bias=bias).eval()
+    anatomy = timm_anatomy("test_vit", vit, vit.pretrained_cfg)
+    images = torch.randn(2, 3, *anatomy.image_size)
+    before, names = copy.deepcopy(vit), [name for name, _ in vit.named_modules()]
+    expected = vit(images)
+    attention = anatomy.blocks[1].attention
+    random = torch.get_rng_state()
+    for block in anatomy.blocks:
+        block.attention.split()
+        block.attention.split()  # once is enough
+    assert torch.equal(torch.get_rng_state(), random)
+    torch.testing.assert_close(vit(images), expected, rtol=1e-5, atol=1e-6)
+    fused = before.blocks[1].attn.qkv
+    views = (attention.q, attention.k, attention.v)
+    for part, module, weight in zip("qkv", views, fused.weight.chunk(3), strict=True):
+        assert module.module is vit.blocks[1].attn.qkv.get_submodule(part)
+        assert module.rows is None
+        assert torch.equal(module.weight, weight)
+        assert (module.bias is None) != bias
+        assert not module.weight.requires_grad
+    assert attention.inputs == (attention.q, attention.k, attention.v)
+    attention.k.add_delta(Double())
+    changed = vit(images)
+    assert not torch.allclose(changed, expected, rtol=1e-4)
+    anatomy.merge()
+    torch.testing.assert_close(vit(images), changed, rtol=1e-4, atol=1e-5)
+    assert [name for name, _ in vit.named_modules()] == names
+    assert {type(block.attn.qkv) for block in vit.blocks} == {nn.Linear}
+    width = fused.in_features
+    assert torch.equal(vit.blocks[1].attn.qkv.weight[:width], fused.weight[:width])
+    assert not torch.equal(vit.blocks[1].attn.qkv.weight[width : 2 * width], fused.weight[width : 2 * width])
+    assert attention.k.module is vit.blocks[1].attn.qkv
+    assert attention.k.rows == (width, 2 * width)
+
+
+def test_splitting_what_is_apart_changes_nothing() -> None:
+    anatomy = find_backbone("embedded/clip").build(pretrained=False)
+    before = [name for name, _ in anatomy.root.named_modules()]
+    for block in anatomy.blocks:
+        block.attention.split()
+        block.attention.fuse()
+    assert [name for name, _ in anatomy.root.named_modules()] == before
+    assert anatomy.blocks[0].attention.q.module is anatomy.model.transformer.resblocks[0].attn.q_proj
+
+
+class Negated(Insert):
+    """Runs instead of a layer, which it calls and negates."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        object.__setattr__(self, "inner", twin(module))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -self.inner(x)
+
+    def fold_into(self, host: Affine) -> None:
+        for parameter in self.inner.parameters():
+            parameter.neg_()
+
+
+def test_a_module_is_replaced_and_keeps_its_tensors() -> None:
+    """Whatever happens to the module's parameters happens to the twin's: they are the same."""
+    torch.manual_seed(0)
+    layer, x = nn.Linear(4, 4), torch.randn(3, 4)
+    names, log = list(layer.state_dict()), []
+    part = Affine(layer, log=log)
+    part.replace(Negated(layer))
+    expected = -nn.functional.linear(x, layer.weight, layer.bias)
+    assert torch.equal(layer(x), expected)
+    assert list(layer.state_dict()) == names
+    with pytest.raises(ValueError, match="only a whole module in which nothing is inserted"):
+        part.replace(Negated(layer))
+    with pytest.raises(ValueError, match="only a whole module"):
+        Affine(nn.Linear(4, 4), rows=(0, 2), log=log).replace(Negated(layer))
+    second = copy.deepcopy(layer)
+    layer.load_state_dict({name: value * 2 for name, value in layer.state_dict().items()})
+    assert torch.equal(layer(x), 2 * expected)
+    assert torch.equal(second(x), expected)
+    second.to(torch.float64)
+    torch.testing.assert_close(second(x.double()), expected.double())
+    second.weight = nn.Parameter(torch.zeros(4, 4, dtype=torch.float64))
+    assert torch.equal(second(x.double()), -second.bias.expand(3, 4))
+    assert len(log) == 1
 
 
 def test_parts_that_are_not_there_are_unsupported() -> None:

@@ -25,6 +25,8 @@ class Watched(Method):
 
     seen: list[tuple[int, int, list[int]]] = field(default_factory=list)
     gradients: list[bool] = field(default_factory=list)
+    steps: list[tuple[int, bool]] = field(default_factory=list)
+    before: Tensor = field(default_factory=lambda: torch.zeros(()))
     dtypes: set[torch.dtype] = field(default_factory=set)
     factor: float = 1.0
 
@@ -40,6 +42,11 @@ class Watched(Method):
 
     def after_backward(self, model: AdaptedModel, context: Context) -> None:
         self.gradients.append(all(parameter.grad is not None for parameter in model.parameters()))
+        self.before = model.backbone.weight.detach().clone()
+
+    def after_step(self, model: AdaptedModel, context: Context) -> None:
+        assert model.backbone.weight.grad is not None
+        self.steps.append((context.step, not torch.equal(model.backbone.weight, self.before)))
 
 
 def protocol(**changes: Any) -> Protocol:
@@ -82,6 +89,7 @@ def test_every_image_once_an_epoch_in_another_order(model: AdaptedModel) -> None
     assert [len(numbers) for _, _, numbers in watched.seen] == [5, 5, 2] * 3  # the last, smaller batch is kept
     assert [(epoch, step) for epoch, step, _ in watched.seen] == [(i // 3, i) for i in range(9)]
     assert watched.gradients == [True] * 9
+    assert watched.steps == [(i + 1, True) for i in range(9)]
     orders = [[n for e, _, batch in watched.seen if e == epoch for n in batch] for epoch in range(3)]
     assert all(sorted(order) == list(range(12)) for order in orders)
     assert len({tuple(order) for order in orders}) == 3

@@ -48,7 +48,7 @@ class Case:
         return torch.randn(shape, generator=generator)
 
 
-CASES = [Case(name, track) for name in METHODS.names() for track in METHODS.entry(name).metadata["tracks"]]
+CASES = [Case(name, track) for name in METHODS.expand("*") for track in METHODS.entry(name).metadata["tracks"]]
 
 
 def labels(n: int = 6) -> torch.Tensor:
@@ -73,6 +73,7 @@ def train_a_little(model: AdaptedModel, case: Case) -> dict[str, bool]:
             moved[name] |= parameter.grad is not None and bool(parameter.grad.abs().max() > 0)
         model.optimizer_step(optimizer)
         context.step += 1
+        model.method.after_step(model, context)
     return moved
 
 

@@ -221,8 +221,8 @@ def test_every_method_has_a_count() -> None:
     Those that score parameters need data, which the meta device has not: test_masks.py counts them.
     """
     counted = {name for name, _ in (*VIT_B16, *CLIP_B16)}
-    scoring = {name for name in METHODS.names() if METHODS[name].needs_batches}
-    assert set(METHODS.names()) - counted - scoring == {"frame_mean"}
+    scoring = {name for name in METHODS.expand("*") if METHODS[name].needs_batches}
+    assert set(METHODS.expand("*")) - counted - scoring == {"frame_mean"}
 
 
 def test_the_head_is_counted_apart() -> None:

@@ -154,7 +154,7 @@ def test_class_names_can_change(case: Case) -> None:
     torch.testing.assert_close(logits(model, case)[:, 1:], first, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS.names() if "image" in METHODS.entry(m).metadata["tracks"]])
+@pytest.mark.parametrize("method", [m for m in METHODS.expand("*") if "image" in METHODS.entry(m).metadata["tracks"]])
 def test_frozen_batch_norm_keeps_its_statistics(method: str) -> None:
     """On a convolutional backbone; methods that need tokens say so instead."""
     torch.manual_seed(0)

@@ -94,6 +94,33 @@ def test_namespace_answers_for_what_is_below_it(registry: Registry[Any]) -> None
         registry.expand("timm/x*")
 
 
+def test_a_namespace_lists_its_members_to_who_asks_below_it(registry: Registry[Any]) -> None:
+    """`*` must not load it: what is below may need an import of seconds, or an extra."""
+    loaded: list[str] = []
+
+    class Bridge:
+        @staticmethod
+        def members() -> list[str]:
+            return ["bridge/b", "bridge/a", "bridge/lora"]
+
+    def load() -> type[Bridge]:
+        loaded.append("bridge")
+        return Bridge
+
+    registry.add(entry("bridge/*", load, family="bridge"))
+    assert registry.expand("*") == ["adapter", "adaptformer", "lora"]
+    assert "bridge/*" in registry.names()
+    assert registry.members("*") == registry.members("b*") == []
+    assert loaded == []
+    assert registry.expand("bridge/*") == registry.members("bridge/*") == ["bridge/a", "bridge/b", "bridge/lora"]
+    assert registry.expand("bridge/[ab]") == ["bridge/a", "bridge/b"]
+    assert registry.expand("bridge/anything") == ["bridge/anything"]
+    with pytest.raises(PeftmarkError, match="no thing matches 'bridge/x\\*'"):
+        registry.expand("bridge/x*")
+    assert registry.members("timm/*") == []
+    assert loaded == ["bridge"]
+
+
 def test_expand_never_gives_a_namespace(registry: Registry[Any]) -> None:
     assert registry.expand("*") == ["adapter", "adaptformer", "lora"]
 

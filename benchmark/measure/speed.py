@@ -9,31 +9,32 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from ...methods import AdaptedModel, Context
 
 Step = Callable[[], None]
 
 
-def training_step(model: AdaptedModel, images: Tensor, labels: Tensor) -> Step:
+class TrainingStep:
     """One whole step as `benchmark.training` does it: loss, backward, AdamW. Data are given, so none are loaded."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4) if trained else None
-    names = tuple(map(str, range(int(labels.max()) + 1)))
-    context = Context(epochs=1, steps_per_epoch=1, class_names=names)
 
-    def step() -> None:
-        loss = model.method.loss(model, images, labels, context)
-        loss.item()
-        if optimizer is not None:
-            optimizer.zero_grad(set_to_none=True)
+    def __init__(self, model: AdaptedModel, images: Tensor, labels: Tensor, classes: int, precision: str = "float32"):
+        self.model, self.images, self.labels = model, images, labels
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4) if self.trained else None
+        self.context = Context(epochs=1, steps_per_epoch=1, class_names=tuple(map(str, range(classes))))
+        self.autocast = precision == "bfloat16"
+
+    def __call__(self) -> None:
+        method = self.model.method
+        with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.autocast):
+            loss = method.loss(self.model, self.images, self.labels, self.context)
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            model.method.after_backward(model, context)
-            model.optimizer_step(optimizer)
-            model.method.after_step(model, context)
-
-    return step
+            method.after_backward(self.model, self.context)
+            self.model.optimizer_step(self.optimizer)
+            method.after_step(self.model, self.context)
 
 
 def take_turns(steps: Mapping[str, Step], warmup: int, rounds: int) -> dict[str, list[float]]:
@@ -73,13 +74,3 @@ def ratio(seconds: list[float], reference: list[float]) -> Ratio:
         [a / b for a, b in zip(seconds, reference, strict=True)], dtype=torch.float64
     ).quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
     return Ratio(round(median.item(), 4), round(low.item(), 4), round(high.item(), 4))
-
-
-def step_flops(step: Step) -> int:
-    """Floating-point operations of a step, two a multiply-add; of matrix products and convolutions alone.
-
-    On a CPU torch gives its fused attention no operations, and elementwise work is never counted.
-    """
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return counter.get_total_flops()

@@ -13,7 +13,8 @@ from ...backbones import find_backbone
 from ...errors import Unsupported
 from ...methods import adapt, make_method
 from ...registry import METHODS
-from .speed import Step, ratio, step_flops, take_turns, training_step
+from .flops import count_flops
+from .speed import Step, TrainingStep, ratio, take_turns
 
 CLASSES, GROUP = 100, 6
 """Methods that are timed together: as many models of a ViT-B/16 are in memory at once."""
@@ -24,7 +25,7 @@ def build_step(backbone: str, method: str, images: torch.Tensor, labels: torch.T
     torch.manual_seed(0)
     batches = [(images, labels)] if make_method(method).needs_batches else None
     model = adapt(backbone, method, num_classes=CLASSES, pretrained=False, batches=batches)
-    return training_step(model, images, labels)
+    return TrainingStep(model, images, labels, CLASSES)
 
 
 def measure(backbone: str, methods: Sequence[str], batch_size: int, warmup: int, rounds: int) -> Iterator[pd.DataFrame]:
@@ -34,7 +35,7 @@ def measure(backbone: str, methods: Sequence[str], batch_size: int, warmup: int,
     images = torch.randn(batch_size, 3, *size, generator=generator)
     labels = torch.randint(CLASSES, (batch_size,), generator=generator)
     full = build_step(backbone, "full", images, labels)
-    full_flops = step_flops(full)
+    full_flops = count_flops(full).counted
     for first in range(0, len(methods), GROUP):
         steps = {"full": full}
         for method in methods[first : first + GROUP]:
@@ -42,7 +43,7 @@ def measure(backbone: str, methods: Sequence[str], batch_size: int, warmup: int,
                 steps[method] = build_step(backbone, method, images, labels)
             except Unsupported as error:
                 click.echo(f"{method}: {error}", err=True)
-        flops = {method: step_flops(step) / full_flops for method, step in steps.items()}
+        flops = {method: count_flops(step).counted / full_flops for method, step in steps.items()}
         seconds = take_turns(steps, warmup, rounds)
         rows = []
         for method in list(steps)[1:]:
@@ -63,7 +64,7 @@ def main(backbone: str, patterns: tuple[str, ...], batch_size: int, warmup: int,
     """Time the training step of methods against full fine-tuning's, interleaved, on synthetic images.
 
     `step` is the median of the ratios, round by round, with its quartiles; `flops` the ratio that the matrix products
-    alone would give.
+    and attention alone would give.
     """
     names = [name for pattern in patterns or ("*",) for name in METHODS.expand(pattern)]
     names = [name for name in names if "image" in METHODS.entry(name).metadata["tracks"] and name != "full"]

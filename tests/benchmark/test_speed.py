@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from peftmark.backbones import find_backbone
 from peftmark.benchmark.measure import speed, steps
+from peftmark.benchmark.measure.flops import count_flops
 from peftmark.methods import AdaptedModel, adapt
 
 
@@ -45,7 +46,7 @@ def test_a_step_is_the_training_s_own() -> None:
     images, labels = torch.randn(4, 3, 40, 40), torch.tensor([0, 1, 2, 0])
     timed = model("bitfit").train()
     by_hand = copy.deepcopy(timed)
-    speed.training_step(timed, images, labels)()
+    speed.TrainingStep(timed, images, labels, 3)()
     optimizer = torch.optim.AdamW([p for p in by_hand.parameters() if p.requires_grad], lr=1e-4)
     torch.nn.functional.cross_entropy(by_hand(images), labels).backward()
     optimizer.step()
@@ -54,15 +55,26 @@ def test_a_step_is_the_training_s_own() -> None:
 
 
 def test_flops_of_training_steps() -> None:
-    """Full fine-tuning does each matrix product three times, a linear probe the backbone's once."""
+    """Full fine-tuning does each matrix product three times, a linear probe the backbone's once.
+
+    Attention is two products forward; backward it makes the scores anew and has four more.
+    """
     images, labels = torch.randn(4, 3, 40, 40), torch.tensor([0, 1, 2, 0])
-    flops = {m: speed.step_flops(speed.training_step(model(m).train(), images, labels)) for m in ("full", "linear")}
+    flops = {
+        method: count_flops(speed.TrainingStep(model(method).train(), images, labels, 3))
+        for method in ("full", "linear")
+    }
     width, tokens, blocks, patch = 128, 26, 6, 3 * 8 * 8
     products = 4 * blocks * tokens * (4 * width * width + 2 * 4 * width * width)  # multiply-adds of a forward pass
+    scores = 4 * blocks * tokens**2 * width  # of one product of attention
     stem, head = 4 * (tokens - 1) * patch * width, 4 * width * 3
     # images need no gradient, features no gradient where the backbone is frozen
-    assert flops["full"] == 2 * (3 * products + 2 * stem + 3 * head)
-    assert flops["linear"] == 2 * (products + stem + 2 * head)
+    assert flops["full"].counted == 2 * (3 * products + (2 + 5) * scores + 2 * stem + 3 * head)
+    assert flops["linear"].counted == 2 * (products + 2 * scores + stem + 2 * head)
+    assert {"native_layer_norm", "gelu"} <= flops["linear"].uncounted
+    assert not {"addmm", "mm", "convolution", "view", "t", "_scaled_dot_product_flash_attention_for_cpu"} & (
+        flops["full"].uncounted
+    )
 
 
 def test_the_command_lists_and_saves(tmp_path: object) -> None:
@@ -75,4 +87,4 @@ def test_the_command_lists_and_saves(tmp_path: object) -> None:
     assert lines[0] == "method,step,q1,q3,flops"
     flops = {line.split(",")[0]: float(line.split(",")[-1]) for line in lines[1:]}
     assert set(flops) == {"lora", "linear"}
-    assert 0.3 < flops["linear"] < 0.4 < 0.6 < flops["lora"] < 0.75
+    assert 0.3 < flops["linear"] < 0.4 < 0.6 < flops["lora"] < 0.8

@@ -558,8 +558,7 @@ class Anatomy(ABC):
 
     def clear(self) -> None:
         """Take out everything inserted and freeze everything; the backbone's weights stay as they are."""
-        remove_slots(self.root)
-        self.log.clear()
+        self._take_out()
         self.masks = {}
         self.root.requires_grad_(False)
 
@@ -586,7 +585,13 @@ class Anatomy(ABC):
         self._check_foldable()  # first: half a merge would be a broken model
         for insertion in sorted(self.log, key=lambda item: not isinstance(item.insert, WeightDelta)):
             insertion.insert.fold_into(insertion.host)
+        self._take_out()
+
+    def _take_out(self) -> None:
+        """Give the backbone its own structure again."""
         remove_slots(self.root)
         for block in self.token_blocks:
-            block.attention.fuse()
+            for branch in block.branches:
+                if isinstance(branch, Attention):
+                    branch.fuse()
         self.log.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,7 @@ class DyLoRA(Method):
     def __post_init__(self) -> None:
         if self.rank < 1 or not self.targets:
             raise ValueError("rank must be at least 1 and targets must name a projection")
+        self._random = Random(torch.initial_seed())
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:
@@ -85,8 +87,7 @@ class DyLoRA(Method):
                 )
 
     def loss(self, model: AdaptedModel, images: Tensor, labels: Tensor, context: Context) -> Tensor:
-        rank = int(torch.randint(1, self.rank + 1, ()))
-        self._use(model, rank, only_last=self.frozen)
+        self._use(model, self._random.randint(1, self.rank), only_last=self.frozen)
         loss = super().loss(model, images, labels, context)
         self._use(model, self.rank, only_last=False)
         return loss

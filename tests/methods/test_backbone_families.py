@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from invariants import CLASS_NAMES, FRAMES, Case, labels
+from invariants import CLASS_NAMES, CONFIGS, FRAMES, Case, labels
 
 # the invariants again, on the cases of this file
 from test_invariants import (  # noqa: F401
@@ -38,7 +38,7 @@ class FamilyCase(Case):
         torch.manual_seed(1)
         frames = FRAMES if self.track == "video" else None
         # on so small a model the default share would not even pay for the head
-        config = {"keep": 0.1} if hasattr(METHODS[self.method], "keep") else {}
+        config = {"keep": 0.1} if hasattr(METHODS[self.method], "keep") else CONFIGS.get(self.method, {})
         return adapt(
             anatomy or self.anatomy(),
             self.method,

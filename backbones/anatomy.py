@@ -318,7 +318,7 @@ class Attention(Branch):
 
 @dataclass
 class Mlp(Branch):
-    """The feed-forward branch, ``fc2(activation(fc1(x)))``."""
+    """The feed-forward branch, ``fc2(activation(fc1(x)))``; of a gated one fc1 writes gate and value."""
 
     @property
     def projections(self) -> dict[str, Affine]:
@@ -587,6 +587,7 @@ class Anatomy(ABC):
         for insertion in sorted(self.log, key=lambda item: not isinstance(item.insert, WeightDelta)):
             insertion.insert.fold_into(insertion.host)
         remove_slots(self.root)
-        for block in self.token_blocks:
-            block.attention.fuse()
+        for branch in (branch for block in self.token_blocks for branch in block.branches):
+            if isinstance(branch, Attention):
+                branch.fuse()
         self.log.clear()

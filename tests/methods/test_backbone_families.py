@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from invariants import CLASS_NAMES, FRAMES, Case, labels
+from invariants import CLASS_NAMES, CONFIGS, FRAMES, Case, labels
 
 # the invariants again, on the cases of this file
 from test_invariants import (  # noqa: F401
@@ -38,14 +38,15 @@ class FamilyCase(Case):
         torch.manual_seed(1)
         frames = FRAMES if self.track == "video" else None
         # on so small a model the default share would not even pay for the head
-        config = {"keep": 0.1} if hasattr(METHODS[self.method], "keep") else {}
+        keep = {"keep": 0.1} if hasattr(METHODS[self.method], "keep") else {}
         return adapt(
             anatomy or self.anatomy(),
             self.method,
             num_classes=len(CLASS_NAMES),
             num_frames=frames,
             batches=[(self.images(), labels())],
-            **config,
+            **keep,
+            **CONFIGS.get(self.method, {}),
         )
 
     def images(self, n: int = 6) -> torch.Tensor:
@@ -181,3 +182,25 @@ def test_convpass_on_a_map_is_convpass_on_its_tokens() -> None:
     torch.testing.assert_close(got[:, 2:].view(2, 3, 5, 6), on_map(x))
     # each token before the patches is a 1x1 image
     torch.testing.assert_close(got[:, 1], on_map(registers[:, 1].view(2, 1, 1, 6)).flatten(1))
+
+
+@pytest.mark.parametrize("family", ["Swin", "ConvNeXt", "ConvNeXt V2, 1x1 convolutions"])
+def test_the_peft_bridge_adapts_the_same_layers_as_lora(family: str) -> None:
+    """Its LoRA with the same factors computes the same, and both fold into the backbone's own layers."""
+    pytest.importorskip("peft")
+    native, bridged = model_of(family, "lora", rank=4, alpha=4.0), model_of(family, "peft/lora", r=4, lora_alpha=4)
+    own = [p for name, p in native.named_parameters() if p.requires_grad and "slots" in name]
+    theirs = [p for name, p in bridged.named_parameters() if p.requires_grad and "slots" in name]
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for mine, other in zip(own, theirs, strict=True):
+            other.copy_(mine.normal_(std=0.3).view_as(other))
+        bridged.head.load_state_dict(native.head.state_dict())
+        images = torch.randn(2, 3, *native.anatomy.image_size)
+        expected = native(images)
+        torch.testing.assert_close(bridged(images), expected, rtol=1e-4, atol=1e-5)
+        for model in (native, bridged):
+            model.merge()
+            torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-5)
+    names = [name for name, _ in native.backbone.named_parameters()]
+    assert [name for name, _ in bridged.backbone.named_parameters()] == names

@@ -31,6 +31,7 @@ def training_step(model: AdaptedModel, images: Tensor, labels: Tensor) -> Step:
             loss.backward()
             model.method.after_backward(model, context)
             model.optimizer_step(optimizer)
+            model.method.after_step(model, context)
 
     return step
 

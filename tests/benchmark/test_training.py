@@ -42,11 +42,11 @@ class Watched(Method):
 
     def after_backward(self, model: AdaptedModel, context: Context) -> None:
         self.gradients.append(all(parameter.grad is not None for parameter in model.parameters()))
-        self.before = model.backbone.weight.detach().clone()
+        self.before = model.head.weight.detach().clone()
 
     def after_step(self, model: AdaptedModel, context: Context) -> None:
-        assert model.backbone.weight.grad is not None
-        self.steps.append((context.step, not torch.equal(model.backbone.weight, self.before)))
+        assert model.head.weight.grad is not None
+        self.steps.append((context.step, not torch.equal(model.head.weight, self.before)))
 
 
 def protocol(**changes: Any) -> Protocol:

@@ -68,6 +68,8 @@ VIT_B16 = {
     # 30 prefixes, and a bottleneck of 512 a block
     ("mam_adapter", ()): 2 * BLOCKS * 30 * D + BLOCKS * (2 * D * 512 + 512 + D),
     ("mam_adapter", (("reparameterized", True),)): prefix_mlp(30, 800) + BLOCKS * (2 * D * 512 + 512 + D),
+    # norm, two scales, down and up; depthwise 3x3, 5x5 and 7x7, and a 1x1 convolution
+    ("mona", ()): BLOCKS * 2 * (2 * D * 64 + 5 * D + 64**2 + 88 * 64),
     # prompts, LoRA on the fused qkv, an adapter, each 10 wide in every block
     ("noah", ()): BLOCKS * (10 * D + 10 * 4 * D + 2 * 10 * D + 10 + D),
     # the subnet that is shipped for CIFAR-100: 69 prompts, ranks that add up to 47, bottlenecks to 74

@@ -639,7 +639,7 @@ def test_a_run_of_the_bridge(toy_plugin: Any, checkpoint: Any, tmp_path: Any) ->
     )
     records = [run(spec, torch.device("cpu"), planned.checkpoints.get(spec.backbone.weights)) for spec in planned.specs]
     assert [record.status for record in records] == ["ok", "unsupported"]
-    assert records[1].error.message == "toy/pixels has no transformer blocks"
+    assert records[1].error.message == "toy/pixels has no transformer blocks, nor others whose parts are known"
     assert records[0].spec.method.config["init_r"] == 3
     assert records[0].spec.method.config["peft_version"] == peft.__version__
     assert records[0].params.added_at_inference == 0

@@ -106,6 +106,42 @@ def test_convpass_starts_from_the_centre_tap_or_from_xavier() -> None:
         assert not conv.bias.any()
 
 
+def test_mona_filters_the_grid_and_the_class_token_alone() -> None:
+    """After both residual adds; kernels of three sizes, tap by tap."""
+    block, x = adapted("mona", bottleneck=3).backbone.blocks[0], stream()
+
+    def filtered(insert: torch.nn.Module, z: Tensor) -> Tensor:
+        """Maps (N, rows, columns, 3), kernels summed over shifted copies."""
+        rows, columns = z.shape[1:3]
+        total = torch.zeros_like(z)
+        for size, conv in zip((3, 5, 7), insert.filters, strict=True):
+            reach = size // 2
+            padded = F.pad(z, (0, 0, reach, reach, reach, reach))
+            total = total + conv.bias
+            for i in range(size):
+                for j in range(size):
+                    total = total + padded[:, i : i + rows, j : j + columns] * conv.weight[:, 0, i, j]
+        z = z + total / 3
+        return z + z @ insert.mix.weight[:, :, 0, 0].T + insert.mix.bias
+
+    def mona(insert: torch.nn.Module, x: Tensor) -> Tensor:
+        z = linear(insert.down, norm(insert.norm, x) * insert.norm_scale + x * insert.input_scale)
+        alone = filtered(insert, z[:, :1, None])[:, :, 0]
+        patches = filtered(insert, z[:, 1:].reshape(2, GRID, GRID, 3)).reshape(2, GRID * GRID, 3)
+        return x + linear(insert.up, F.gelu(torch.cat((alone, patches), dim=1)))
+
+    expected = mona(block.slots["attention"]["after_add"][0], x + attention(block, norm(block.norm1, x)))
+    expected = mona(block.slots["mlp"]["after_add"][0], expected + mlp(block, norm(block.norm2, expected)))
+    close(block(x), expected)
+
+
+def test_mona_starts_without_its_norm() -> None:
+    insert = adapt(anatomy(), "mona", num_classes=3).backbone.blocks[0].slots["mlp"]["after_add"][0]
+    assert torch.equal(insert.norm_scale, torch.full((128,), 1e-6))
+    assert torch.equal(insert.input_scale, torch.ones(128))
+    assert insert.down.weight.shape == (64, 128)
+
+
 def test_vpt_shallow_keeps_its_prompts_through_the_blocks() -> None:
     model = adapted("vpt_shallow", prompt_length=3)
     vit, x = model.backbone, stream()

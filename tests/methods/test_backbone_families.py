@@ -18,10 +18,11 @@ from test_invariants import (  # noqa: F401
 )
 
 from peftmark import METHODS
-from peftmark.backbones import Anatomy
-from peftmark.errors import PeftmarkError
+from peftmark.backbones import Affine, Anatomy
+from peftmark.errors import NotMergeable, PeftmarkError
 from peftmark.methods import AdaptedModel, adapt
 from peftmark.methods.additive.convpass import ConvBypass
+from peftmark.methods.additive.ssf import ScaleShift
 from peftmark.methods.support import FAMILIES, PAGE, SMALL_IMAGES, SMALL_VIT, Family, page
 
 
@@ -204,3 +205,25 @@ def test_the_peft_bridge_adapts_the_same_layers_as_lora(family: str) -> None:
             torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-5)
     names = [name for name, _ in native.backbone.named_parameters()]
     assert [name for name, _ in bridged.backbone.named_parameters()] == names
+
+
+def test_ssf_on_norms_without_bias_cannot_be_merged() -> None:
+    """test_vit4 has RMSNorms: nothing there takes a shift, and the model stays as it was."""
+    torch.manual_seed(0)
+    model = adapt("test_vit4", "ssf", num_classes=3, pretrained=False).eval()
+    images = torch.randn(2, 3, 160, 160)
+    with torch.no_grad():
+        expected = model(images)
+        with pytest.raises(NotMergeable, match="RmsNorm that has no bias"):
+            model.merge()
+        assert torch.equal(model(images), expected)
+
+
+def test_a_frozen_norm_with_something_behind_it_stays_frozen() -> None:
+    anatomy = OTHERS["ResNet"].anatomy()
+    Affine(anatomy.model.bn1, channels_first=True, log=anatomy.log).add_after(ScaleShift(32))
+    model = adapt(anatomy, "linear", num_classes=3)
+    assert any(parameter.requires_grad for parameter in anatomy.model.bn1.parameters())
+    before = anatomy.model.bn1.running_mean.clone()
+    model(torch.randn(4, 3, 64, 64))
+    assert torch.equal(anatomy.model.bn1.running_mean, before)

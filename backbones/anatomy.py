@@ -318,7 +318,7 @@ class Attention(Branch):
 
 @dataclass
 class Mlp(Branch):
-    """The feed-forward branch, ``fc2(activation(fc1(x)))``."""
+    """The feed-forward branch, ``fc2(activation(fc1(x)))``; of a gated one fc1 writes gate and value."""
 
     @property
     def projections(self) -> dict[str, Affine]:

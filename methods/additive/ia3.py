@@ -38,7 +38,8 @@ class IA3(Method):
 
     ``softmax(q (l_k * k)^T / sqrt(d)) (l_v * v)`` and ``fc2(l_ff * act(fc1(x)))``; the vectors start at one, keys and
     values (N, L, D) are scaled with their biases. Merges into the weights. L(2D + F) parameters, F the hidden width of
-    the MLP: 55,296 on ViT-B/16. In a block without attention (ConvNeXt) the MLP's vector is all there is.
+    the MLP: 55,296 on ViT-B/16. In a block without attention (ConvNeXt) the MLP's vector is all there is; of a gated
+    MLP (DINOv2's giant) it scales what fc2 reads.
 
     HF PEFT scales the input of its `feedforward_modules`; with fc2 as that module this is the same.
     """

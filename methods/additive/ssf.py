@@ -42,9 +42,9 @@ class SSF(Method):
 
     Swin has it also after the patch embedding's norm and each patch merging's norm (not its reduction, which has no
     bias): 274,432 on Swin-B. ConvNeXt has it after the stem's and the downsamplings' convolutions and norms, and in a
-    block after the depthwise convolution, norm, fc1 and fc2: 260,608 on ConvNeXt-B. The official ConvNeXt scales what
-    the last block puts out, before pooling, where timm may have a norm; here as everywhere the final norm's output,
-    which can be folded.
+    block after the depthwise convolution, norm, fc1 and fc2: 260,608 on ConvNeXt-B. The official ConvNeXt has its last
+    one on what the last block puts out, before pooling; here as everywhere it is behind the final norm, so that it can
+    be folded.
 
     gamma starts as N(1, 0.02), beta as N(0, 0.02), as in the official code, so an untrained model is only nearly the
     bare backbone.

@@ -17,7 +17,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from ...backbones import Affine, Anatomy, Insert
+from ...backbones import Affine, Anatomy, Attention, Insert
 from ...backbones.slots import twin
 from ...errors import NotMergeable, PeftmarkError, Unsupported
 from ...registry import METHODS
@@ -256,9 +256,10 @@ class HfPeft(Method):
             if not norms:
                 raise Unsupported(f"{anatomy.name} has no LayerNorm")
             return norms
-        for block in anatomy.blocks:
-            block.attention.split()
-        return [block.projections[target].module for block in anatomy.blocks for target in self.targets]
+        for branch in (branch for block in anatomy.blocks for branch in block.branches):
+            if isinstance(branch, Attention):
+                branch.split()
+        return [linear.module for block in anatomy.blocks for linear in block.linears(self.targets)]
 
     def loss(self, model: AdaptedModel, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         """Cross-entropy, and the regulariser of a tuner that has one."""

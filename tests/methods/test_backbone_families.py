@@ -18,10 +18,11 @@ from test_invariants import (  # noqa: F401
 )
 
 from peftmark import METHODS
-from peftmark.backbones import Anatomy
-from peftmark.errors import PeftmarkError
+from peftmark.backbones import Affine, Anatomy
+from peftmark.errors import NotMergeable, PeftmarkError
 from peftmark.methods import AdaptedModel, adapt
 from peftmark.methods.additive.convpass import ConvBypass
+from peftmark.methods.additive.ssf import ScaleShift
 from peftmark.methods.support import FAMILIES, PAGE, SMALL_IMAGES, SMALL_VIT, Family, page
 
 
@@ -38,14 +39,15 @@ class FamilyCase(Case):
         torch.manual_seed(1)
         frames = FRAMES if self.track == "video" else None
         # on so small a model the default share would not even pay for the head
-        config = {"keep": 0.1} if hasattr(METHODS[self.method], "keep") else CONFIGS.get(self.method, {})
+        keep = {"keep": 0.1} if hasattr(METHODS[self.method], "keep") else {}
         return adapt(
             anatomy or self.anatomy(),
             self.method,
             num_classes=len(CLASS_NAMES),
             num_frames=frames,
             batches=[(self.images(), labels())],
-            **config,
+            **keep,
+            **CONFIGS.get(self.method, {}),
         )
 
     def images(self, n: int = 6) -> torch.Tensor:
@@ -181,3 +183,47 @@ def test_convpass_on_a_map_is_convpass_on_its_tokens() -> None:
     torch.testing.assert_close(got[:, 2:].view(2, 3, 5, 6), on_map(x))
     # each token before the patches is a 1x1 image
     torch.testing.assert_close(got[:, 1], on_map(registers[:, 1].view(2, 1, 1, 6)).flatten(1))
+
+
+@pytest.mark.parametrize("family", ["Swin", "ConvNeXt", "ConvNeXt V2, 1x1 convolutions"])
+def test_the_peft_bridge_adapts_the_same_layers_as_lora(family: str) -> None:
+    """Its LoRA with the same factors computes the same, and both fold into the backbone's own layers."""
+    pytest.importorskip("peft")
+    native, bridged = model_of(family, "lora", rank=4, alpha=4.0), model_of(family, "peft/lora", r=4, lora_alpha=4)
+    own = [p for name, p in native.named_parameters() if p.requires_grad and "slots" in name]
+    theirs = [p for name, p in bridged.named_parameters() if p.requires_grad and "slots" in name]
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for mine, other in zip(own, theirs, strict=True):
+            other.copy_(mine.normal_(std=0.3).view_as(other))
+        bridged.head.load_state_dict(native.head.state_dict())
+        images = torch.randn(2, 3, *native.anatomy.image_size)
+        expected = native(images)
+        torch.testing.assert_close(bridged(images), expected, rtol=1e-4, atol=1e-5)
+        for model in (native, bridged):
+            model.merge()
+            torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-5)
+    names = [name for name, _ in native.backbone.named_parameters()]
+    assert [name for name, _ in bridged.backbone.named_parameters()] == names
+
+
+def test_ssf_on_norms_without_bias_cannot_be_merged() -> None:
+    """test_vit4 has RMSNorms: nothing there takes a shift, and the model stays as it was."""
+    torch.manual_seed(0)
+    model = adapt("test_vit4", "ssf", num_classes=3, pretrained=False).eval()
+    images = torch.randn(2, 3, 160, 160)
+    with torch.no_grad():
+        expected = model(images)
+        with pytest.raises(NotMergeable, match="RmsNorm that has no bias"):
+            model.merge()
+        assert torch.equal(model(images), expected)
+
+
+def test_a_frozen_norm_with_something_behind_it_stays_frozen() -> None:
+    anatomy = OTHERS["ResNet"].anatomy()
+    Affine(anatomy.model.bn1, channels_first=True, log=anatomy.log).add_after(ScaleShift(32))
+    model = adapt(anatomy, "linear", num_classes=3)
+    assert any(parameter.requires_grad for parameter in anatomy.model.bn1.parameters())
+    before = anatomy.model.bn1.running_mean.clone()
+    model(torch.randn(4, 3, 64, 64))
+    assert torch.equal(anatomy.model.bn1.running_mean, before)

@@ -9,13 +9,14 @@ EXTRAS ?=
 JOBS ?=
 RUN_FLAGS ?=
 
-.PHONY: help setup bench board reference test lint support atlas weights clean
+.PHONY: help setup bench board reference steps test lint support atlas weights clean
 
 help:
 	@echo "make bench [SUITE=embedded]  install, run a suite into ./$(RESULTS), build the board and print its path"
 	@echo "make board                   build the board of ./$(RESULTS) again"
 	@echo "make test / make lint        install and run the tests / the linters"
-	@echo "make reference               the committed records of the embedded suite, three seeds"
+	@echo "make reference               the committed records: suite embedded, three seeds; embedded-full, one"
+	@echo "make steps                   the committed training-step times of every method on ViT-B/16"
 	@echo "make support                 the table of methods and backbone families, methods/BACKBONES.md"
 	@echo "make atlas / make weights    rebuild the embedded sprites / backbones from scratch (needs npm / hours)"
 	@echo "make setup EXTRAS=all        install with optional dependencies"
@@ -40,6 +41,10 @@ board: $(VENV)/.installed-base
 
 reference: $(VENV)/.installed-base
 	$(BIN)/peftmark run --suite embedded --seed 0 --seed 1 --seed 2 --results results/records/embedded $(RUN_FLAGS)
+	$(BIN)/peftmark run --suite embedded-full --results results/records/embedded-full $(RUN_FLAGS)
+
+steps: $(VENV)/.installed-base
+	OMP_NUM_THREADS=1 $(BIN)/python -m peftmark.benchmark.measure.steps --out results/steps/vit_base_patch16_224.csv
 
 test: $(VENV)/.installed-test
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -c tests/pytest.ini --rootdir tests tests $(PYTEST_FLAGS)

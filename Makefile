@@ -44,7 +44,7 @@ reference: $(VENV)/.installed-base
 	$(BIN)/peftmark run --suite embedded-full --results results/records/embedded-full $(RUN_FLAGS)
 
 steps: $(VENV)/.installed-base
-	OMP_NUM_THREADS=1 $(BIN)/python -m peftmark.benchmark.measure.steps --out results/steps/vit_base_patch16_224.csv
+	OMP_NUM_THREADS=1 $(BIN)/python -m peftmark.benchmark.measure.steps --out results/records/steps/vit_base_patch16_224.csv
 
 test: $(VENV)/.installed-test
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -c tests/pytest.ini --rootdir tests tests $(PYTEST_FLAGS)

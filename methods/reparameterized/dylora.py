@@ -77,9 +77,9 @@ class DyLoRA(Method):
     def __post_init__(self) -> None:
         if self.rank < 1 or not self.targets:
             raise ValueError("rank must be at least 1 and targets must name a projection")
-        self._random = Random(torch.initial_seed())
 
     def adapt(self, anatomy: Anatomy) -> None:
+        self._random = Random(torch.initial_seed())  # here, when a run has set its seed
         for block in anatomy.blocks:
             for linear in block.linears(self.targets):
                 linear.add_delta(

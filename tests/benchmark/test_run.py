@@ -133,7 +133,9 @@ def test_the_adapter_is_saved_and_its_size_recorded(go: Go, tmp_path: Path) -> N
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(("method", "local"), [("toy_full", False), ("full", True), ("scratch", True), ("lora", True)])
+@pytest.mark.parametrize(
+    ("method", "local"), [("toy_full", False), ("full", True), ("scratch", True), ("lora", True), ("dylora", True)]
+)
 def test_the_same_spec_gives_the_same_bits(go: Go, checkpoint: Path, method: str, local: bool) -> None:
     """Also where the second run takes the backbone from the cache, and another run trained in between."""
     backbone = f"embedded/vit@{checkpoint}" if local else "toy/pixels"

@@ -55,14 +55,16 @@ def labels(n: int = 6) -> torch.Tensor:
     return torch.arange(n) % len(CLASS_NAMES)
 
 
-def train_a_little(model: AdaptedModel, case: Case) -> dict[str, bool]:
-    """A few AdamW steps with decay; which trainable tensors ever had a gradient that is not zero."""
+def train_a_little(
+    model: AdaptedModel, case: Case, steps: int | None = None, total: int | None = None
+) -> dict[str, bool]:
+    """A few AdamW steps with decay, of `total`; which trainable tensors ever had a gradient that is not zero."""
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not trained:
         return {}
     optimizer = torch.optim.AdamW(trained.values(), lr=3e-3, weight_decay=0.1)
-    images, steps = case.images(), STEPS.get(case.method, 3)
-    context = Context(epochs=1, steps_per_epoch=steps, class_names=CLASS_NAMES)
+    images, steps = case.images(), steps or STEPS.get(case.method, 3)
+    context = Context(epochs=1, steps_per_epoch=total or steps, class_names=CLASS_NAMES)
     moved = dict.fromkeys(trained, False)
     model.train()
     for _ in range(steps):

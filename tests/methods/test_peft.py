@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from invariants import CLASS_NAMES, Case, labels, logits
+from invariants import CLASS_NAMES, Case, labels, logits, train_a_little
 from torch import nn
 from torch.nn import functional as F
 
 from peftmark import METHODS
 from peftmark.backbones import Anatomy, find_backbone
-from peftmark.backbones.anatomy import SplitLinear
 from peftmark.backbones.slots import is_inserted
+from peftmark.backbones.split_linear import SplitLinear
 from peftmark.errors import NotMergeable, PeftmarkError, Unsupported
 from peftmark.methods import AdaptedModel, Context, adapt, make_method
 from peftmark.methods.bridge import hf_peft
@@ -70,20 +70,7 @@ def features(model: AdaptedModel | Anatomy) -> torch.Tensor:
 def train(model: AdaptedModel, steps: int = 3, total: int | None = None) -> dict[str, bool]:
     """A few AdamW steps with decay, of `total`; which trainable tensors ever had a gradient that is not zero."""
     torch.manual_seed(0)
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    optimizer = torch.optim.AdamW(trained.values(), lr=3e-3, weight_decay=0.1)
-    context = Context(epochs=1, steps_per_epoch=total or steps, class_names=CLASS_NAMES)
-    moved = dict.fromkeys(trained, False)
-    model.train()
-    for _ in range(steps):
-        optimizer.zero_grad()
-        model.method.loss(model, CASE.images(), labels(), context).backward()
-        for name, parameter in trained.items():
-            moved[name] |= parameter.grad is not None and bool(parameter.grad.abs().max() > 0)
-        model.optimizer_step(optimizer)
-        context.step += 1
-        model.method.after_step(model, context)
-    return moved
+    return train_a_little(model, CASE, steps, total)
 
 
 @pytest.fixture(params=MEMBERS)

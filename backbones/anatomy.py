@@ -486,6 +486,10 @@ class Anatomy(ABC):
         """Map the stream (N, L, D) as it leaves the last block, before norm and pooling (prompts leave there)."""
         (self.leaving or self.norm).add_before(insert)
 
+    def drop_text(self) -> None:
+        """Leave the text tower behind; parameter names of the whole model are then those of the image backbone."""
+        self.root, self.text = self.model, None
+
     def text_tower(self) -> TextTower:
         """Raises Unsupported where the backbone has no text tower."""
         if self.text is None:

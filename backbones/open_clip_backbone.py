@@ -56,7 +56,9 @@ class OpenClipBackbone(Backbone):
     def build(self, pretrained: bool) -> Anatomy:
         # With weights to come, open_clip must not fetch a text tower's own ones first.
         try:
-            model = open_clip.create_model(self.architecture, pretrained=None, pretrained_text=False)
+            # its own default would pull a model off the meta device
+            device = torch.get_default_device()
+            model = open_clip.create_model(self.architecture, pretrained=None, pretrained_text=False, device=device)
         except (RuntimeError, ValueError) as error:
             raise PeftmarkError(f"open_clip cannot make {self.architecture!r}: {error}") from error
         if pretrained:
@@ -200,7 +202,7 @@ class ClipAnatomy(Anatomy):
         return self.projected(images)
 
     def projected(self, images: Tensor) -> Tensor:
-        return cast(Any, self.root).encode_image(images)
+        return self.model(images)
 
 
 @dataclass(kw_only=True)

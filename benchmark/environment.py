@@ -64,7 +64,7 @@ def _packages() -> dict[str, str]:
 
 @lru_cache
 def _git() -> tuple[str | None, bool | None]:
-    """The commit of the checkout that peftmark runs from and whether it has changes; None outside a checkout."""
+    """The commit of the checkout that peftmark runs from and whether its code has changes; None outside a checkout."""
     root = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:
@@ -74,7 +74,9 @@ def _git() -> tuple[str | None, bool | None]:
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
             return None, None
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+        return git("rev-parse", "HEAD"), bool(
+            git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results/records")
+        )
     except (OSError, subprocess.SubprocessError):
         return None, None
 

@@ -104,12 +104,12 @@ def train(
         total = 0.0
         for batch in _batches(len(labels), protocol.batch_size, order):
             rate = optimizer.param_groups[0]["lr"]
+            optimizer.zero_grad(set_to_none=True)  # before the forward pass, which would hold them on its peak
             with torch.autocast(images.device.type, torch.bfloat16, enabled=protocol.precision == "bfloat16"):
                 loss = model.method.loss(model, images[batch], labels[batch], context)
             value = loss.item()
             if not math.isfinite(value):
                 raise Diverged(f"the loss is {value} in epoch {epoch + 1}, at learning rate {rate:.3g}")
-            optimizer.zero_grad(set_to_none=True)
             loss.backward()
             model.method.after_backward(model, context)
             model.optimizer_step(optimizer)

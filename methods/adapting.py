@@ -192,6 +192,7 @@ class Classifier(AdaptedModel):
     """
 
     def __init__(self, anatomy: Anatomy, method: Method, num_classes: int, num_frames: int | None = None) -> None:
+        anatomy.drop_text()  # a linear head needs none: it would take memory and be counted
         super().__init__(anatomy, method)
         self.num_frames = num_frames
         self.head = nn.Linear(anatomy.feature_dim, num_classes)

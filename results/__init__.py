@@ -1,6 +1,18 @@
 """Records, their store and frames. Imports no torch."""
 
 from .cards import Card, read_cards, write_card
+from .cost import (
+    Compute,
+    CostRecord,
+    CostSpec,
+    InferenceSpeed,
+    Memory,
+    MemoryBreakdown,
+    MemoryCost,
+    Speed,
+    Timing,
+    decode_cost,
+)
 from .frame import load_results, to_frame
 from .record import (
     FINISHED,
@@ -32,8 +44,15 @@ __all__ = [
     "SCHEMA_VERSION",
     "BackboneSpec",
     "Card",
+    "Compute",
+    "CostRecord",
+    "CostSpec",
     "Env",
     "ErrorInfo",
+    "InferenceSpeed",
+    "Memory",
+    "MemoryBreakdown",
+    "MemoryCost",
     "MethodSpec",
     "Params",
     "PhaseCost",
@@ -41,13 +60,16 @@ __all__ = [
     "Quality",
     "RunRecord",
     "RunSpec",
+    "Speed",
     "Storage",
     "Store",
     "TaskSpec",
     "TestFigure",
     "Time",
+    "Timing",
     "VariantFigure",
     "canonical_json",
+    "decode_cost",
     "decode_record",
     "encode_record",
     "load_results",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -21,37 +21,37 @@ FINISHED: frozenset[str] = frozenset({"ok", "unsupported", "oom", "diverged", "t
 """Statuses that ``--existing skip`` counts as finished: running again would give the same."""
 
 
-class _Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
+class Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of everything that a record holds."""
 
 
-class MethodSpec(_Frozen, frozen=True):
+class MethodSpec(Frozen, frozen=True):
     name: str
     version: int
     config: dict[str, Any] = {}
     """Every hyper-parameter of the method, defaults included."""
 
 
-class BackboneSpec(_Frozen, frozen=True):
+class BackboneSpec(Frozen, frozen=True):
     name: str
     weights: str
     """The sha256 of the weights' file, or ``"random"``."""
 
 
-class TaskSpec(_Frozen, frozen=True):
+class TaskSpec(Frozen, frozen=True):
     name: str
     version: int
     split_sha256: str
 
 
-class ProtocolSpec(_Frozen, frozen=True):
+class ProtocolSpec(Frozen, frozen=True):
     name: str
     version: int
     overrides: dict[str, Any] = {}
     """What ``--set protocol.…`` changed; a run with any is a deviation and leaves the ranking."""
 
 
-class RunSpec(_Frozen, frozen=True):
+class RunSpec(Frozen, frozen=True):
     """All that decides a run's result. Two machines that are given equal specs do the same work."""
 
     method: MethodSpec
@@ -67,19 +67,19 @@ class RunSpec(_Frozen, frozen=True):
         return hashlib.sha256(canonical_json(self)).hexdigest()[:16]
 
 
-class ErrorInfo(_Frozen, frozen=True):
+class ErrorInfo(Frozen, frozen=True):
     phase: str
     """Where in the run it happened: setup, data, adapt, train, evaluation."""
     type: str
     message: str
 
 
-class TestFigure(_Frozen, frozen=True):
+class TestFigure(Frozen, frozen=True):
     value: float
     n: int
 
 
-class VariantFigure(_Frozen, frozen=True):
+class VariantFigure(Frozen, frozen=True):
     """One of several models that one training gives, e.g. the ranks of DyLoRA."""
 
     axis: str
@@ -88,7 +88,7 @@ class VariantFigure(_Frozen, frozen=True):
     test: float
 
 
-class Quality(_Frozen, frozen=True):
+class Quality(Frozen, frozen=True):
     metric: str
     validation: float | None
     test: float
@@ -102,7 +102,7 @@ class Quality(_Frozen, frozen=True):
     variants: list[VariantFigure] = []
 
 
-class Params(_Frozen, frozen=True):
+class Params(Frozen, frozen=True):
     """The five parameter counts of MEASUREMENT.md."""
 
     trainable: int
@@ -112,11 +112,11 @@ class Params(_Frozen, frozen=True):
     total: int
 
 
-class Storage(_Frozen, frozen=True):
+class Storage(Frozen, frozen=True):
     adapter_bytes: int
 
 
-class Time(_Frozen, frozen=True):
+class Time(Frozen, frozen=True):
     """Seconds: information, never ranked (a run does not time itself for the ranking).
 
     `tuning` is what a method spends before the training that counts, e.g. on an architecture search.
@@ -129,7 +129,7 @@ class Time(_Frozen, frozen=True):
     tuning: float = 0.0
 
 
-class PhaseCost(_Frozen, frozen=True):
+class PhaseCost(Frozen, frozen=True):
     """What one phase of a training took."""
 
     name: str
@@ -140,7 +140,7 @@ class PhaseCost(_Frozen, frozen=True):
     seconds: float
 
 
-class Env(_Frozen, frozen=True):
+class Env(Frozen, frozen=True):
     hardware_class: str
     device: str
     torch: str
@@ -153,7 +153,7 @@ class Env(_Frozen, frozen=True):
     """Of the pixels and labels that were used: two machines whose data differ can be told apart."""
 
 
-class RunRecord(_Frozen, frozen=True):
+class RunRecord(Frozen, frozen=True):
     schema_version: int
     run_id: str
     spec: RunSpec
@@ -189,13 +189,7 @@ def decode_record(data: bytes, source: str | Path) -> RunRecord:
     Raises:
         PeftmarkError: where it is not JSON, does not fit the schema, or its id is not its spec's; names `source`.
     """
-    try:
-        version = msgspec.json.decode(data, type=_Versioned).schema_version
-        if version != SCHEMA_VERSION:  # said first: another schema has other fields
-            raise PeftmarkError(f"{source} has schema version {version}; this peftmark reads {SCHEMA_VERSION}")
-        record = msgspec.json.decode(data, type=RunRecord)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PeftmarkError(f"{source} is not a record: {error}") from error
+    record = decode_as(RunRecord, data, source)
     if record.run_id != record.spec.run_id:
         raise PeftmarkError(f"{source}: run_id {record.run_id} is not that of its spec ({record.spec.run_id})")
     if (record.status == "ok") != (record.quality is not None):
@@ -203,6 +197,24 @@ def decode_record(data: bytes, source: str | Path) -> RunRecord:
     return record
 
 
-def encode_record(record: RunRecord) -> bytes:
+R = TypeVar("R", bound=Frozen)
+
+
+def decode_as(kind: type[R], data: bytes, source: str | Path) -> R:
+    """Read one record of a kind that has a ``schema_version``.
+
+    Raises:
+        PeftmarkError: where it is not JSON or does not fit the schema; names `source`.
+    """
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).schema_version
+        if version != SCHEMA_VERSION:  # said first: another schema has other fields
+            raise PeftmarkError(f"{source} has schema version {version}; this peftmark reads {SCHEMA_VERSION}")
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PeftmarkError(f"{source} is not a record: {error}") from error
+
+
+def encode_record(record: Frozen) -> bytes:
     """Indented JSON, for people and for `git diff`."""
     return json.dumps(msgspec.to_builtins(record), indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -1,17 +1,19 @@
-"""Records on disk: ``<results>/<run_id>.json``, each written whole or not at all."""
+"""Records on disk, ``<results>/<run_id>.json`` and ``<results>/costs/<cost_id>.json``: written whole or not at all."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import filelock
 
 from ..errors import PeftmarkError
+from .cost import CostRecord, decode_cost
 from .record import RunRecord, decode_record, encode_record
 
 CARDS = "cards"
@@ -19,6 +21,11 @@ CARDS = "cards"
 
 ADAPTERS = "adapters"
 """Sub-folder that ``--save-adapters`` fills with safetensors files."""
+
+COSTS = "costs"
+"""Sub-folder of cost records."""
+
+R = TypeVar("R")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -77,11 +84,12 @@ class Store:
             path.unlink(missing_ok=True)
 
     def paths(self) -> dict[str, Path]:
-        """Record files by run id, from the folder and its sub-folders; the first of two, as in `load`."""
-        paths: dict[str, Path] = {}
-        for path in self._files():
-            paths.setdefault(path.stem, path)
-        return paths
+        """Files of runs by run id, from the folder and its sub-folders; the first of two, as in `load`."""
+        return _by_id(self._files())
+
+    def cost_paths(self) -> dict[str, Path]:
+        """The same of cost records, by cost id."""
+        return _by_id(self._cost_files())
 
     def path(self, run_id: str) -> Path:
         """Where the record with this id is, or would be written."""
@@ -93,21 +101,20 @@ class Store:
         write_atomically(path, encode_record(record))
         return path
 
+    def write_cost(self, record: CostRecord) -> Path:
+        path = self.cost_paths().get(record.cost_id, self.root / COSTS / f"{record.cost_id}.json")
+        write_atomically(path, encode_record(record))
+        return path
+
     def load(self) -> tuple[list[RunRecord], list[str]]:
-        """All records, and one line for every file that is not one (a half-written or foreign file)."""
-        records: dict[str, RunRecord] = {}
-        problems: list[str] = []
-        for path in self._files():
-            try:
-                record = decode_record(path.read_bytes(), path)
-            except PeftmarkError as error:
-                problems.append(str(error))
-                continue
-            except OSError as error:
-                problems.append(f"{path} cannot be read ({error.strerror})")
-                continue
-            records.setdefault(record.run_id, record)
-        return list(records.values()), problems
+        """All records of runs, and one line for every file that is not one (a half-written or foreign file)."""
+        records, problems = _decode(self._files(), decode_record)
+        return _first(records, lambda record: record.run_id), problems
+
+    def load_costs(self) -> tuple[list[CostRecord], list[str]]:
+        """The same of cost records."""
+        records, problems = _decode(self._cost_files(), decode_cost)
+        return _first(records, lambda record: record.cost_id), problems
 
     def set_aside(self, run_id: str) -> Path | None:
         """Rename a damaged record's file to ``….json.damaged``, so that a new run does not overwrite it."""
@@ -125,5 +132,38 @@ class Store:
         # the folder's own before its sub-folders': where a record lies twice, `path` and `load` mean the same one
         for path in sorted(self.root.rglob("*.json"), key=lambda path: (len(path.parts), path)):
             parts = path.relative_to(self.root).parts[:-1]
-            if CARDS not in parts and ADAPTERS not in parts and not path.name.startswith("."):
+            if not {CARDS, ADAPTERS, COSTS} & set(parts) and not path.name.startswith("."):
                 yield path
+
+    def _cost_files(self) -> Iterator[Path]:
+        """As `_files`: those of the folder itself come first."""
+        files = self.root.rglob(f"{COSTS}/*.json")
+        yield from sorted((f for f in files if not f.name.startswith(".")), key=lambda path: (len(path.parts), path))
+
+
+def _by_id(files: Iterable[Path]) -> dict[str, Path]:
+    paths: dict[str, Path] = {}
+    for path in files:
+        paths.setdefault(path.stem, path)
+    return paths
+
+
+def _decode(files: Iterable[Path], decode: Callable[[bytes, Path], R]) -> tuple[list[R], list[str]]:
+    """What can be decoded, and one line for every file that cannot."""
+    records, problems = [], []
+    for path in files:
+        try:
+            records.append(decode(path.read_bytes(), path))
+        except PeftmarkError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{path} cannot be read ({error.strerror})")
+    return records, problems
+
+
+def _first(records: Iterable[R], name: Callable[[R], str]) -> list[R]:
+    """The first of those that have the same name."""
+    found: dict[str, R] = {}
+    for record in records:
+        found.setdefault(name(record), record)
+    return list(found.values())

@@ -51,8 +51,12 @@ def count_flops(call: Callable[[], object]) -> Flops:
     return Flops(counter.get_total_flops(), frozenset(seen.names - counted))
 
 
+_NO_WORK = ("empty", "new_empty", "detach", "device", "_unsafe_view", "_local_scalar_dense", "_record_function")
+"""Operations that only look at a tensor, or at no tensor at all."""
+
+
 class _Operations(TorchDispatchMode):
-    """Names of the operations that compute, not those that only look at a tensor otherwise or make an empty one."""
+    """Names of the operations that compute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,6 +65,6 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         views = any(value.alias_info is not None and not value.alias_info.is_write for value in func._schema.returns)
         name = func._overloadpacket.__name__
-        if not views and not name.startswith(("empty", "detach", "new_empty")):
+        if not views and not name.startswith(_NO_WORK):
             self.names.add(name)
         return func(*args, **(kwargs or {}))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...methods import AdaptedModel, Context
+from ...results import InferenceSpeed, Speed, Timing
 
 Step = Callable[[], None]
 
@@ -27,18 +28,25 @@ class TrainingStep:
 
     def __call__(self) -> None:
         method = self.model.method
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)  # before the forward pass, which would hold them on its peak
         with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.autocast):
             loss = method.loss(self.model, self.images, self.labels, self.context)
         if self.optimizer is not None:
-            self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             method.after_backward(self.model, self.context)
             self.model.optimizer_step(self.optimizer)
             method.after_step(self.model, self.context)
 
 
-def take_turns(steps: Mapping[str, Step], warmup: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each step in each round; every round runs every step once, in order."""
+def take_turns(
+    steps: Mapping[str, Step], warmup: int, rounds: int, synchronize: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
+    """Seconds of each step in each round; every round runs every step once, in order.
+
+    Args:
+        synchronize: waits for the device; called around each step.
+    """
     for _ in range(warmup):
         for step in steps.values():
             step()
@@ -48,8 +56,10 @@ def take_turns(steps: Mapping[str, Step], warmup: int, rounds: int) -> dict[str,
     try:
         for _ in range(rounds):
             for name, step in steps.items():
+                synchronize()
                 start = time.perf_counter()
                 step()
+                synchronize()
                 seconds[name].append(time.perf_counter() - start)
     finally:
         gc.enable()
@@ -74,3 +84,80 @@ def ratio(seconds: list[float], reference: list[float]) -> Ratio:
         [a / b for a, b in zip(seconds, reference, strict=True)], dtype=torch.float64
     ).quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
     return Ratio(round(median.item(), 4), round(low.item(), 4), round(high.item(), 4))
+
+
+TURNS = {"cpu": (3, 12), "cuda": (10, 40)}
+"""Warm-up and timed rounds, by device type."""
+
+
+def measure_speed(
+    model: AdaptedModel,
+    full: AdaptedModel,
+    bare: AdaptedModel,
+    merged: AdaptedModel | None,
+    images: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    precision: str,
+) -> Speed:
+    """Times of training and inference, in rounds with those that they are compared with.
+
+    Args:
+        full, bare: full fine-tuning and the backbone with nothing but a head, at the same precision.
+        merged: `model` after `merge`, where it can be merged.
+    """
+    device = images.device.type
+    steps: dict[str, Step] = {
+        name: TrainingStep(each, images, labels, num_classes, precision)
+        for name, each in (("train", model), ("full", full))
+    }
+    for name, each in (("model", model), ("bare", bare), ("merged", merged)):
+        if each is not None:
+            steps[name] = _inference(each, images, precision)
+            steps[f"{name} of one"] = _inference(each, images[:1], precision)
+    warmup, rounds = TURNS[device]
+    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
+    seconds = take_turns(steps, warmup, rounds, synchronize)
+
+    def inference(name: str) -> InferenceSpeed:
+        median = timing(seconds[name]).median
+        return InferenceSpeed(
+            images_per_s=round(1000 * len(images) / median, 2), batch1_ms=timing(seconds[f"{name} of one"])
+        )
+
+    train = timing(seconds["train"])
+    return Speed(
+        train_step_ms=train,
+        train_images_per_s=round(1000 * len(images) / train.median, 2),
+        inference=inference("model"),
+        merged=inference("merged") if merged is not None else None,
+        warmup_steps=warmup,
+        timed_steps=rounds,
+        threads=torch.get_num_threads(),
+        train_step_relative_to_full=ratio(seconds["train"], seconds["full"]).median,
+        inference_relative_to_bare=ratio(seconds["model"], seconds["bare"]).median,
+    )
+
+
+def _inference(model: AdaptedModel, images: Tensor, precision: str) -> Step:
+    autocast = precision == "bfloat16"
+
+    def infer() -> None:
+        model.eval()
+        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
+            model(images)
+        model.train()
+
+    return infer
+
+
+def timing(seconds: list[float]) -> Timing:
+    """
+    >>> timing([0.002, 0.001, 0.003])
+    Timing(median=2.0, q1=1.5, q3=2.5, samples=[2.0, 1.0, 3.0])
+    """
+    quartiles = torch.tensor(seconds, dtype=torch.float64).quantile(
+        torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    )
+    q1, median, q3 = (round(1000 * value, 4) for value in quartiles.tolist())
+    return Timing(median=median, q1=q1, q3=q3, samples=[round(1000 * value, 4) for value in seconds])

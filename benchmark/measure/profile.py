@@ -1,0 +1,198 @@
+"""What a method costs on a backbone: a `CostSpec` in, a `CostRecord` out."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ...backbones import find_backbone
+from ...errors import NotMergeable
+from ...methods import AdaptedModel, Classifier, make_method
+from ...registry import METHODS
+from ...results import SCHEMA_VERSION, Compute, CostRecord, CostSpec, ErrorInfo, MemoryCost, MethodSpec, Storage
+from ..environment import environment, hardware_class
+from ..failures import describe_error, status_of
+from ..run import count_parameters
+from ..savings import save_memory
+from .adapter_file import safetensors_bytes
+from .flops import count_flops
+from .memory import estimate_memory, fake, measure_memory
+from .speed import TrainingStep, measure_speed
+
+SCORING_BATCH = 2
+"""Images on which a method that scores parameters scores them: whichever it chooses, they cost the same."""
+
+
+def cost_spec(
+    method: str,
+    backbone: str,
+    *,
+    num_classes: int,
+    batch_size: int,
+    config: Mapping[str, Any] | None = None,
+    device: torch.device | None = None,
+    **variant: Any,
+) -> CostSpec:
+    """The spec of a pair of names.
+
+    Args:
+        device: what speed, or a GPU's memory, will be measured on; None where nothing will.
+        variant: ``precision``, ``frozen_dtype``, ``gradient_checkpointing`` (see `CostSpec`).
+
+    Raises:
+        PeftmarkError: on unknown names or settings.
+    """
+    made = make_method(method, config)
+    with torch.device("meta"):
+        anatomy = find_backbone(backbone).build(pretrained=False)
+    return CostSpec(
+        method=MethodSpec(name=METHODS.canonical(method), version=made.version, config=made.config()),
+        backbone=anatomy.name,
+        input_shape=(3, *anatomy.image_size),
+        num_classes=num_classes,
+        batch_size=batch_size,
+        hardware_class=hardware_class(device) if device else None,
+        **variant,
+    )
+
+
+def profile(spec: CostSpec, device: torch.device | None = None, speed: bool = False) -> CostRecord:
+    """Measure. Never raises for what a measurement can do wrong: the record's status says it.
+
+    Args:
+        device: what the spec's hardware class is of; a GPU's memory is measured there.
+        speed: whether steps are timed there.
+    """
+    record = CostRecord(
+        schema_version=SCHEMA_VERSION,
+        cost_id=spec.cost_id,
+        spec=spec,
+        status="ok",
+        env=environment(device or torch.device("cpu")),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    phase = "estimate"
+    try:
+        record = _estimated(record)
+        if device is not None and device.type == "cuda":
+            phase = "memory"
+            record = _measured(record, device)
+        if device is not None and speed:
+            phase = "speed"
+            record = _timed(record, device)
+    except Exception as error:  # what is known already stays in the record
+        return failed(record, status_of(error), describe_error(error, phase))
+    return record
+
+
+def failed(record: CostRecord, status: Any, error: ErrorInfo) -> CostRecord:
+    return msgspec.structs.replace(record, status=status, error=error)
+
+
+def _estimated(record: CostRecord) -> CostRecord:
+    """Counts, operations and memory from fake tensors: no computation, no memory for the weights."""
+    spec = record.spec
+    scored = make_method(spec.method.name, spec.method.config).needs_batches
+    with torch.device("cpu" if scored else "meta"):
+        model = build(spec, torch.device("cpu"))
+    if scored:  # which entries of a parameter train is read from real masks
+        params, storage = count_parameters(model), _storage(model)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fake(model, mode)
+    with mode:
+        images = torch.empty(spec.batch_size, *spec.input_shape)
+        labels = torch.empty(spec.batch_size, dtype=torch.int64)
+        if not scored:
+            params, storage = count_parameters(model), _storage(model)
+        memory = estimate_memory(model, images, labels, spec.num_classes, spec.precision)
+        compute = _compute(model, images, labels, spec)
+    return msgspec.structs.replace(
+        record, params=params, storage=storage, memory=MemoryCost(estimated=memory, measured=None), compute=compute
+    )
+
+
+def _compute(model: AdaptedModel, images: Tensor, labels: Tensor, spec: CostSpec) -> Compute:
+    step = count_flops(TrainingStep(model, images, labels, spec.num_classes, spec.precision))
+    model.eval()
+    forward = _forward_flops(model, images)
+    try:
+        merged = _forward_flops(model.merge(), images)
+    except NotMergeable:
+        merged = None
+    return Compute(
+        forward_flops_per_image=forward,
+        merged_forward_flops_per_image=merged,
+        train_step_flops=step.counted,
+        uncounted_ops=sorted(step.uncounted),
+    )
+
+
+@torch.no_grad()
+def _forward_flops(model: AdaptedModel, images: Tensor) -> int:
+    return count_flops(lambda: model(images)).counted // len(images)
+
+
+def _storage(model: AdaptedModel) -> Storage:
+    return Storage(adapter_bytes=safetensors_bytes(model.adapter_state_dict()))
+
+
+def _measured(record: CostRecord, device: torch.device) -> CostRecord:
+    spec, memory = record.spec, record.memory
+    assert memory is not None
+    images, labels = batch(spec, device)
+    measured = measure_memory(build(spec, device), images, labels, spec.num_classes, spec.precision)
+    gc.collect()
+    torch.cuda.empty_cache()
+    return msgspec.structs.replace(record, memory=msgspec.structs.replace(memory, measured=measured))
+
+
+def _timed(record: CostRecord, device: torch.device) -> CostRecord:
+    """Compared with full fine-tuning and the bare backbone under the same precision, in the same rounds."""
+    spec = record.spec
+
+    def made(method: str, config: Mapping[str, Any]) -> AdaptedModel:
+        other = MethodSpec(name=method, version=spec.method.version, config=dict(config))
+        return build(msgspec.structs.replace(spec, method=other), device)
+
+    model, full, bare = made(spec.method.name, spec.method.config), made("full", {}), made("linear", {})
+    try:
+        merged = made(spec.method.name, spec.method.config).merge()
+    except NotMergeable:
+        merged = None
+    images, labels = batch(spec, device)
+    speed = measure_speed(model, full, bare, merged, images, labels, spec.num_classes, spec.precision)
+    return msgspec.structs.replace(record, speed=speed)
+
+
+def build(spec: CostSpec, device: torch.device) -> AdaptedModel:
+    """The model of a spec, on random weights.
+
+    Raises:
+        Unsupported: where the method cannot work on the backbone.
+    """
+    torch.manual_seed(0)
+    method = make_method(spec.method.name, spec.method.config)
+    anatomy = find_backbone(spec.backbone).build(pretrained=False)
+    model = Classifier(anatomy, method, spec.num_classes)
+    if method.needs_batches:
+        images = torch.randn(SCORING_BATCH, *spec.input_shape)
+        method.prepare(model, [(images, torch.arange(SCORING_BATCH) % spec.num_classes)])
+    if next(model.parameters()).device.type != "meta":
+        model = model.to(device)
+    save_memory(model, spec.frozen_dtype, spec.gradient_checkpointing, spec.precision)
+    return model.train()
+
+
+def batch(spec: CostSpec, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Synthetic images and labels."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(spec.batch_size, *spec.input_shape, generator=generator)
+    labels = torch.randint(spec.num_classes, (spec.batch_size,), generator=generator)
+    return images.to(device), labels.to(device)

@@ -1,0 +1,144 @@
+"""The record of what one method costs on one backbone: counts, memory, operations, and where it was timed, speed.
+
+Kept apart from the records of runs, and keyed by its own spec: a run never times itself for the ranking.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+from ..errors import PeftmarkError
+from .record import Env, ErrorInfo, Frozen, MethodSpec, Params, Storage, canonical_json, decode_as
+
+Precision = Literal["float32", "bfloat16"]
+FrozenDtype = Literal["float32", "bfloat16", "int8", "int4"]
+CostStatus = Literal["ok", "oom", "timeout", "unsupported", "error"]
+
+
+class CostSpec(Frozen, frozen=True):
+    """All that decides a cost.
+
+    Attributes:
+        input_shape: of one image (channels, rows, columns).
+        precision: of the computation; ``bfloat16`` is autocast.
+        frozen_dtype: of the frozen matrices (``int8`` and ``int4``: weight-only quantisation by torchao).
+        gradient_checkpointing: whether a block's activations are computed again in the backward pass.
+        hardware_class: where speed and memory were measured; None where nothing was, and the figures hold anywhere.
+    """
+
+    method: MethodSpec
+    backbone: str
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    batch_size: int
+    precision: Precision = "float32"
+    frozen_dtype: FrozenDtype = "float32"
+    gradient_checkpointing: bool = False
+    hardware_class: str | None = None
+
+    @property
+    def cost_id(self) -> str:
+        """The first 16 hex digits of the sha256 of the canonical JSON."""
+        return hashlib.sha256(canonical_json(self)).hexdigest()[:16]
+
+
+class MemoryBreakdown(Frozen, frozen=True):
+    """Bytes alive at the peak of a training step, by what they are."""
+
+    weights: int
+    """Parameters, buffers and masks."""
+    gradients: int
+    optimizer: int
+    activations: int
+    """Everything else that is alive then: what the backward pass needs, and temporaries."""
+    inputs: int
+
+
+class Memory(Frozen, frozen=True):
+    """Peaks of one training step (the second: the optimizer's state exists) and of one inference batch."""
+
+    train_peak_allocated_bytes: int
+    train_peak_reserved_bytes: int | None
+    eval_peak_allocated_bytes: int
+    breakdown_bytes: MemoryBreakdown | None
+    """None where it was read from a device's allocator, which knows no parts."""
+
+
+class MemoryCost(Frozen, frozen=True):
+    estimated: Memory
+    """From the sizes of the tensors of a step that computes nothing: needs no GPU (see `benchmark.measure.memory`)."""
+    measured: Memory | None
+    """From the allocator of a GPU."""
+
+
+class Timing(Frozen, frozen=True):
+    """Milliseconds."""
+
+    median: float
+    q1: float
+    q3: float
+    samples: list[float]
+
+
+class InferenceSpeed(Frozen, frozen=True):
+    images_per_s: float
+    """At the spec's batch size."""
+    batch1_ms: Timing
+
+
+class Speed(Frozen, frozen=True):
+    """Timed in rounds with full fine-tuning and with the bare backbone, so that ratios are of one run."""
+
+    train_step_ms: Timing
+    train_images_per_s: float
+    inference: InferenceSpeed
+    merged: InferenceSpeed | None
+    """After `merge`; None where the method cannot be merged."""
+    warmup_steps: int
+    timed_steps: int
+    threads: int
+    train_step_relative_to_full: float
+    """Median of the ratios, round by round."""
+    inference_relative_to_bare: float
+
+
+class Compute(Frozen, frozen=True):
+    """Floating-point operations, two a multiply-add, of matrix products, convolutions and attention."""
+
+    forward_flops_per_image: int
+    merged_forward_flops_per_image: int | None
+    train_step_flops: int
+    uncounted_ops: list[str]
+    """Other operations of a training step; they do work in proportion to their tensors' sizes."""
+
+
+class CostRecord(Frozen, frozen=True):
+    schema_version: int
+    cost_id: str
+    spec: CostSpec
+    status: CostStatus
+    env: Env
+    created: str
+    """UTC, ISO 8601."""
+    error: ErrorInfo | None = None
+    params: Params | None = None
+    storage: Storage | None = None
+    memory: MemoryCost | None = None
+    compute: Compute | None = None
+    speed: Speed | None = None
+
+
+def decode_cost(data: bytes, source: str | Path) -> CostRecord:
+    """Read and check one cost record.
+
+    Raises:
+        PeftmarkError: where it is not JSON, does not fit the schema, or its id is not its spec's; names `source`.
+    """
+    record = decode_as(CostRecord, data, source)
+    if record.cost_id != record.spec.cost_id:
+        raise PeftmarkError(f"{source}: cost_id {record.cost_id} is not that of its spec ({record.spec.cost_id})")
+    if (record.status == "ok") != (record.memory is not None and record.compute is not None):
+        raise PeftmarkError(f"{source}: a cost record has memory and compute if and only if its status is ok")
+    return record

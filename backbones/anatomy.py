@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NotMergeable, Unsupported
+from .frozen import QUANTIZED, plain
 from .slots import (
     Insert,
     Predicate,
@@ -66,8 +67,8 @@ class Affine:
 
     @property
     def weight(self) -> Tensor:
-        """Of a 1x1 convolution, too, the (out, in) matrix."""
-        weight = cast(Tensor, self.module.weight)
+        """Of a 1x1 convolution, too, the (out, in) matrix; of a weight that is held in fewer bits, its values."""
+        weight = plain(cast(Tensor, self.module.weight))
         if is_pointwise(self.module):
             return weight[:, :, 0, 0]
         return weight if self.rows is None else weight[slice(*self.rows)]
@@ -408,6 +409,7 @@ class Anatomy(ABC):
         mean, std: of the normalisation that the weights expect, on pixels in [0, 1].
         log: everything inserted so far, in order.
         masks: of parameters of which only some entries train (see `train_entries`), by name.
+        held_in: what frozen matrices are held in (see `frozen.hold`).
     """
 
     name: str
@@ -427,6 +429,7 @@ class Anatomy(ABC):
     leaving: Affine | None = None
     transitions: dict[int, tuple[Affine, ...]] = field(default_factory=dict)
     masks: dict[str, Tensor] = field(default_factory=dict)
+    held_in: str = "float32"
 
     def __post_init__(self) -> None:
         self.root.requires_grad_(False)
@@ -547,6 +550,8 @@ class Anatomy(ABC):
         return True
 
     def _check_foldable(self) -> None:
+        if self.log and self.held_in in QUANTIZED:
+            raise NotMergeable(f"weights that are held in {self.held_in} cannot take a change")
         for insertion in self.log:
             insertion.insert.check_foldable(insertion.host)
 

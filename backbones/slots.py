@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import NotMergeable
+from .frozen import plain
 
 
 class Insert(nn.Module):
@@ -108,6 +109,7 @@ class _SlottedLinear(_SlottedModule):
     def change_rows(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         pieces: list[Tensor] = []
         position = 0
+        weight = plain(weight)
         for (start, stop), rows in zip(self.row_ranges, _inserts(self.slots, "rows"), strict=True):
             if start > position:
                 pieces.append(y[..., position:start])

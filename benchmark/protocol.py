@@ -11,6 +11,7 @@ import msgspec
 
 from ..errors import PeftmarkError
 from ..results import ProtocolSpec
+from ..results.cost import FrozenDtype, Precision, check_precision
 
 PROTOCOLS = Path(__file__).parent / "protocols"
 
@@ -22,6 +23,9 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         epochs, batch_size: of training; the last, smaller batch is kept.
         weight_decay: on tensors with two axes or more; biases, norms and scales are not decayed.
         schedule, warmup_epochs: linear warm-up, then cosine to zero (or constant), by step.
+        precision: of training and evaluation; ``bfloat16`` is autocast.
+        frozen_dtype: what the matrices that do not train are held in (see `backbones.frozen.hold`).
+        gradient_checkpointing: whether the backward pass computes a block's activations again.
         learning_rates: by method family; a family that is not listed gets `default_learning_rate`.
         method_learning_rates: by method, for those that their family's rate does not fit.
         learning_rate: one rate for all, in place of these.
@@ -35,7 +39,9 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     weight_decay: float
     schedule: Literal["cosine", "constant"]
     warmup_epochs: float
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
+    frozen_dtype: FrozenDtype = "float32"
+    gradient_checkpointing: bool = False
     learning_rates: dict[str, float]
     method_learning_rates: dict[str, float] = {}
     default_learning_rate: float = 1e-3
@@ -44,6 +50,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch_size < 1 or self.warmup_epochs < 0:
             raise ValueError("epochs and warmup_epochs must not be negative, batch_size must be at least 1")
+        check_precision(self.precision, self.frozen_dtype)
 
     def learning_rate_of(self, method: str, family: str) -> float:
         if self.learning_rate is not None:

@@ -1,51 +1,48 @@
-"""What saves memory whatever the method: frozen weights in fewer bits, a block's activations computed twice."""
+"""What saves memory whatever the method: frozen matrices in fewer bits, a block's activations computed twice."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
-import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..backbones import Anatomy
-from ..errors import PeftmarkError
+from ..backbones.frozen import hold
+from ..backbones.slots import is_inserted
 from ..methods import AdaptedModel
 
 
-def save_memory(model: AdaptedModel, frozen_dtype: str, gradient_checkpointing: bool, precision: str) -> None:
-    """Apply the savings that a protocol or a cost spec asks for, in place."""
-    store_frozen(model, frozen_dtype, precision)
-    if gradient_checkpointing:
-        checkpoint_blocks(model.anatomy)
+@contextmanager
+def checkpointed(anatomy: Anatomy, enabled: bool = True) -> Iterator[None]:
+    """Within it, blocks keep only their input for the backward pass, which computes the rest again.
 
-
-def checkpoint_blocks(anatomy: Anatomy) -> None:
-    """Keep only the input of each block for the backward pass, which computes the rest again (Chen et al. 2016,
-    arXiv:1604.06174).
+    Gradient checkpointing (Chen et al. 2016, arXiv:1604.06174).
 
     Raises:
         Unsupported: where the backbone has no known blocks.
     """
-    for block in anatomy.blocks:
-        block.module.forward = partial(checkpoint, block.module.forward, use_reentrant=False)  # type: ignore[method-assign]
+    modules = [block.module for block in anatomy.blocks] if enabled else []
+    for module in modules:
+        vars(module)["forward"] = partial(checkpoint, module.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for module in modules:
+            del vars(module)["forward"]
 
 
-def store_frozen(model: AdaptedModel, dtype: str, precision: str) -> None:
-    """Hold the frozen matrices of linear maps and convolutions in `dtype`; vectors (norms, biases) stay float32.
+def hold_frozen(model: AdaptedModel, dtype: str) -> None:
+    """Hold the matrices of the backbone that do not train in `dtype` (see `backbones.frozen.hold`), in place.
 
-    Args:
-        dtype: ``float32`` (nothing changes) or ``bfloat16``.
-        precision: of the computation; matrices in fewer bits need ``bfloat16``, whose autocast brings both sides of a
-            product to one type.
-
-    Raises:
-        PeftmarkError: on fewer bits with computation in float32.
+    Biases, norms and embeddings stay in float32, and so does what the method inserted.
     """
     if dtype == "float32":
         return
-    if precision != "bfloat16":
-        raise PeftmarkError(f"frozen_dtype={dtype} needs precision=bfloat16: float32 products take float32 matrices")
-    for module in model.backbone.modules():
-        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and not module.weight.requires_grad:
-            module.weight.data = module.weight.data.to(torch.bfloat16)
+    for name, module in model.backbone.named_modules():
+        linear = isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
+        if linear and not is_inserted(name) and not module.weight.requires_grad:
+            hold(module, dtype)
+    model.anatomy.held_in = dtype

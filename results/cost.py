@@ -13,8 +13,16 @@ from ..errors import PeftmarkError
 from .record import Env, ErrorInfo, Frozen, MethodSpec, Params, Storage, canonical_json, decode_as
 
 Precision = Literal["float32", "bfloat16"]
-FrozenDtype = Literal["float32", "bfloat16", "int8", "int4"]
+FrozenDtype = Literal["float32", "bfloat16", "int8", "nf4"]
 CostStatus = Literal["ok", "oom", "timeout", "unsupported", "error"]
+
+
+def check_precision(precision: Precision, frozen_dtype: FrozenDtype) -> None:
+    """Raises ValueError where products would be of different types."""
+    if frozen_dtype != "float32" and precision != "bfloat16":
+        raise ValueError(
+            f"frozen_dtype={frozen_dtype} needs precision=bfloat16: float32 products take float32 matrices"
+        )
 
 
 class CostSpec(Frozen, frozen=True):
@@ -23,7 +31,8 @@ class CostSpec(Frozen, frozen=True):
     Attributes:
         input_shape: of one image (channels, rows, columns).
         precision: of the computation; ``bfloat16`` is autocast.
-        frozen_dtype: of the frozen matrices (``int8`` and ``int4``: weight-only quantisation by torchao).
+        frozen_dtype: what the frozen matrices are held in (``nf4``: QLoRA's 4 bits); all but float32 need bfloat16
+            precision.
         gradient_checkpointing: whether a block's activations are computed again in the backward pass.
         hardware_class: where speed and memory were measured; None where nothing was, and the figures hold anywhere.
     """
@@ -37,6 +46,9 @@ class CostSpec(Frozen, frozen=True):
     frozen_dtype: FrozenDtype = "float32"
     gradient_checkpointing: bool = False
     hardware_class: str | None = None
+
+    def __post_init__(self) -> None:
+        check_precision(self.precision, self.frozen_dtype)
 
     @property
     def cost_id(self) -> str:

@@ -1,7 +1,7 @@
 """Peak memory of a training step and of inference, from the sizes of tensors: on fake ones it needs no GPU.
 
-A dispatch mode sees every storage that comes into being and learns when it dies. Under `FakeTensorMode` the step computes
-nothing but shapes; the sizes, and the times at which storages live and die, are those of the real step.
+A dispatch mode sees every storage that comes into being and learns when it dies. Under `FakeTensorMode` the step
+computes nothing but shapes; the sizes, and the times at which storages live and die, are those of the real step.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ...backbones.frozen import is_quantized
 from ...methods import AdaptedModel
 from ...results import Memory, MemoryBreakdown
 from .speed import TrainingStep
@@ -76,64 +77,54 @@ class LiveStorages(TorchDispatchMode):
 
 def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
     """The tensors that hold a tensor's data: itself, or of a quantised one the parts that it wraps."""
-    if is_traceable_wrapper_subclass(tensor):
-        names, _ = tensor.__tensor_flatten__()
+    if is_quantized(tensor):
+        names, _ = cast(Any, tensor).__tensor_flatten__()
         for name in names:
             yield from plain_tensors(getattr(tensor, name))
     else:
         yield tensor
 
 
-def estimate_memory(model: AdaptedModel, images: Tensor, labels: Tensor, num_classes: int, precision: str) -> Memory:
-    """Peaks of the second training step and of an inference batch, from the live storages of `model`'s tensors.
+def estimate_memory(step: TrainingStep) -> Memory:
+    """Peaks of the second training step and of inference, from the storages that live.
 
     Args:
-        model: on real tensors, or on fake ones (see `fake`), which also must be around the call.
-        images, labels: one batch.
+        step: new, on real tensors, or on fake ones (see `fake`) with their mode around the call.
     """
-    step = TrainingStep(model, images, labels, num_classes, precision)
+    model, inputs = step.model, (step.images, step.labels)
     storages = LiveStorages()
     storages.claim("weights", _weights(model))
-    storages.claim("inputs", (images, labels))
+    storages.claim("inputs", inputs)
     handles = [
         parameter.register_post_accumulate_grad_hook(lambda p: storages.claim("gradients", [p.grad]))
         for parameter in step.trained
     ]
-    try:
-        model.train()
-        with storages:
-            step()
-            if step.optimizer is not None:
-                state = step.optimizer.state.values()
-                storages.claim("optimizer", (v for values in state for v in values.values() if isinstance(v, Tensor)))
-            storages.reset_peak()
-            step()
-        train = storages.peak
-    finally:
-        for handle in handles:
-            handle.remove()
+    model.train()
+    with storages:
+        step()
+        if step.optimizer is not None:
+            state = (value for values in step.optimizer.state.values() for value in values.values())
+            storages.claim("optimizer", (value for value in state if isinstance(value, Tensor)))
+        storages.reset_peak()
+        step()
+    train = storages.peak
+    for handle in handles:
+        handle.remove()
     for parameter in step.trained:
         parameter.grad = None
-    del step, handles
+
+    evaluation = LiveStorages()
+    evaluation.claim("weights", _weights(model))
+    evaluation.claim("inputs", inputs)
+    evaluation.reset_peak()
+    with evaluation:
+        step.infer()
     return Memory(
         train_peak_allocated_bytes=sum(train.values()),
         train_peak_reserved_bytes=None,
-        eval_peak_allocated_bytes=_inference_peak(model, images, labels, precision),
+        eval_peak_allocated_bytes=sum(evaluation.peak.values()),
         breakdown_bytes=MemoryBreakdown(**train),
     )
-
-
-def _inference_peak(model: AdaptedModel, images: Tensor, labels: Tensor, precision: str) -> int:
-    model.eval()
-    storages = LiveStorages()
-    storages.claim("weights", _weights(model))
-    storages.claim("inputs", (images, labels))
-    storages.reset_peak()
-    autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    with storages, torch.no_grad(), autocast:
-        model(images)
-    model.train()
-    return sum(storages.peak.values())
 
 
 def _weights(model: AdaptedModel) -> Iterator[Tensor]:
@@ -146,19 +137,19 @@ STEPS = 3
 """Training steps of which a GPU's peak is read: the first of them may pick other kernels than the rest."""
 
 
-def measure_memory(model: AdaptedModel, images: Tensor, labels: Tensor, num_classes: int, precision: str) -> Memory:
-    """The same peaks from the allocator of the GPU that `model` and the batch are on, which must hold nothing else."""
-    step = TrainingStep(model, images, labels, num_classes, precision)
+def measure_memory(step: TrainingStep) -> Memory:
+    """The same peaks from the allocator of the GPU that a new step is on, which must hold nothing else."""
+
+    def steps() -> None:
+        for _ in range(STEPS):
+            step()
+
     step()  # the optimizer's state exists
-    allocated, reserved = _device_peak(lambda: [step() for _ in range(STEPS)])
+    allocated, reserved = _device_peak(steps)
+    step.optimizer = None
     for parameter in step.trained:
         parameter.grad = None
-    del step
-    model.eval()
-    autocast = torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16")
-    with torch.no_grad(), autocast:
-        evaluated, _ = _device_peak(lambda: model(images))
-    model.train()
+    evaluated, _ = _device_peak(step.infer)
     return Memory(
         train_peak_allocated_bytes=allocated,
         train_peak_reserved_bytes=reserved,
@@ -195,9 +186,9 @@ def fake(model: AdaptedModel, mode: FakeTensorMode) -> None:
             return flat.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
     def any_tensor(tensor: Tensor) -> Tensor:
-        if not is_traceable_wrapper_subclass(tensor):
+        if not is_quantized(tensor):
             return plain(tensor)
-        names, context = tensor.__tensor_flatten__()
+        names, context = cast(Any, tensor).__tensor_flatten__()
         inner = {name: any_tensor(getattr(tensor, name)) for name in names}
         kind = cast(Any, type(tensor))
         return cast(Tensor, kind.__tensor_unflatten__(inner, context, tensor.shape, tensor.stride()))

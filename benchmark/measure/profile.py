@@ -20,7 +20,7 @@ from ...results import SCHEMA_VERSION, Compute, CostRecord, CostSpec, ErrorInfo,
 from ..environment import environment, hardware_class
 from ..failures import describe_error, status_of
 from ..run import count_parameters
-from ..savings import save_memory
+from ..savings import hold_frozen
 from .adapter_file import safetensors_bytes
 from .flops import count_flops
 from .memory import estimate_memory, fake, measure_memory
@@ -111,32 +111,28 @@ def _estimated(record: CostRecord) -> CostRecord:
         labels = torch.empty(spec.batch_size, dtype=torch.int64)
         if not scored:
             params, storage = count_parameters(model), _storage(model)
-        memory = estimate_memory(model, images, labels, spec.num_classes, spec.precision)
-        compute = _compute(model, images, labels, spec)
+        memory = estimate_memory(training_step(spec, model, images, labels))
+        compute = _compute(training_step(spec, model, images, labels))
     return msgspec.structs.replace(
         record, params=params, storage=storage, memory=MemoryCost(estimated=memory, measured=None), compute=compute
     )
 
 
-def _compute(model: AdaptedModel, images: Tensor, labels: Tensor, spec: CostSpec) -> Compute:
-    step = count_flops(TrainingStep(model, images, labels, spec.num_classes, spec.precision))
-    model.eval()
-    forward = _forward_flops(model, images)
+def _compute(step: TrainingStep) -> Compute:
+    train = count_flops(step)
+    size = len(step.images)
+    forward = count_flops(step.infer).counted // size
     try:
-        merged = _forward_flops(model.merge(), images)
+        step.model.merge()
+        merged = count_flops(step.infer).counted // size
     except NotMergeable:
         merged = None
     return Compute(
         forward_flops_per_image=forward,
         merged_forward_flops_per_image=merged,
-        train_step_flops=step.counted,
-        uncounted_ops=sorted(step.uncounted),
+        train_step_flops=train.counted,
+        uncounted_ops=sorted(train.uncounted),
     )
-
-
-@torch.no_grad()
-def _forward_flops(model: AdaptedModel, images: Tensor) -> int:
-    return count_flops(lambda: model(images)).counted // len(images)
 
 
 def _storage(model: AdaptedModel) -> Storage:
@@ -144,31 +140,29 @@ def _storage(model: AdaptedModel) -> Storage:
 
 
 def _measured(record: CostRecord, device: torch.device) -> CostRecord:
-    spec, memory = record.spec, record.memory
-    assert memory is not None
-    images, labels = batch(spec, device)
-    measured = measure_memory(build(spec, device), images, labels, spec.num_classes, spec.precision)
+    assert record.memory is not None
+    measured = measure_memory(training_step(record.spec, build(record.spec, device), *batch(record.spec, device)))
     gc.collect()
     torch.cuda.empty_cache()
-    return msgspec.structs.replace(record, memory=msgspec.structs.replace(memory, measured=measured))
+    return msgspec.structs.replace(record, memory=msgspec.structs.replace(record.memory, measured=measured))
 
 
 def _timed(record: CostRecord, device: torch.device) -> CostRecord:
-    """Compared with full fine-tuning and the bare backbone under the same precision, in the same rounds."""
+    """Compared with full fine-tuning and the bare backbone, in the same rounds and with the same savings."""
     spec = record.spec
+    images, labels = batch(spec, device)
 
-    def made(method: str, config: Mapping[str, Any]) -> AdaptedModel:
-        other = MethodSpec(name=method, version=spec.method.version, config=dict(config))
-        return build(msgspec.structs.replace(spec, method=other), device)
+    def made(method: MethodSpec) -> TrainingStep:
+        return training_step(spec, build(msgspec.structs.replace(spec, method=method), device), images, labels)
 
-    model, full, bare = made(spec.method.name, spec.method.config), made("full", {}), made("linear", {})
+    step, full, bare = (made(m) for m in (spec.method, *(MethodSpec(name=n, version=1) for n in ("full", "linear"))))
+    merged: TrainingStep | None = made(spec.method)
     try:
-        merged = made(spec.method.name, spec.method.config).merge()
+        assert merged is not None
+        merged.model.merge()
     except NotMergeable:
         merged = None
-    images, labels = batch(spec, device)
-    speed = measure_speed(model, full, bare, merged, images, labels, spec.num_classes, spec.precision)
-    return msgspec.structs.replace(record, speed=speed)
+    return msgspec.structs.replace(record, speed=measure_speed(step, full, bare, merged))
 
 
 def build(spec: CostSpec, device: torch.device) -> AdaptedModel:
@@ -186,7 +180,7 @@ def build(spec: CostSpec, device: torch.device) -> AdaptedModel:
         method.prepare(model, [(images, torch.arange(SCORING_BATCH) % spec.num_classes)])
     if next(model.parameters()).device.type != "meta":
         model = model.to(device)
-    save_memory(model, spec.frozen_dtype, spec.gradient_checkpointing, spec.precision)
+    hold_frozen(model, spec.frozen_dtype)
     return model.train()
 
 
@@ -196,3 +190,7 @@ def batch(spec: CostSpec, device: torch.device) -> tuple[Tensor, Tensor]:
     images = torch.randn(spec.batch_size, *spec.input_shape, generator=generator)
     labels = torch.randint(spec.num_classes, (spec.batch_size,), generator=generator)
     return images.to(device), labels.to(device)
+
+
+def training_step(spec: CostSpec, model: AdaptedModel, images: Tensor, labels: Tensor) -> TrainingStep:
+    return TrainingStep(model, images, labels, spec.num_classes, spec.precision, spec.gradient_checkpointing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ...methods import AdaptedModel, Context
 from ...results import InferenceSpeed, Speed, Timing
+from ..savings import checkpointed
 
 Step = Callable[[], None]
 
@@ -19,24 +21,49 @@ Step = Callable[[], None]
 class TrainingStep:
     """One whole step as `benchmark.training` does it: loss, backward, AdamW. Data are given, so none are loaded."""
 
-    def __init__(self, model: AdaptedModel, images: Tensor, labels: Tensor, classes: int, precision: str = "float32"):
+    def __init__(
+        self,
+        model: AdaptedModel,
+        images: Tensor,
+        labels: Tensor,
+        classes: int,
+        precision: str = "float32",
+        gradient_checkpointing: bool = False,
+    ) -> None:
         self.model, self.images, self.labels = model, images, labels
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4) if self.trained else None
         self.context = Context(epochs=1, steps_per_epoch=1, class_names=tuple(map(str, range(classes))))
         self.autocast = precision == "bfloat16"
+        self.gradient_checkpointing = gradient_checkpointing
 
     def __call__(self) -> None:
         method = self.model.method
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)  # before the forward pass, which would hold them on its peak
-        with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.autocast):
+        with checkpointed(self.model.anatomy, self.gradient_checkpointing), self._autocast():
             loss = method.loss(self.model, self.images, self.labels, self.context)
         if self.optimizer is not None:
             loss.backward()
             method.after_backward(self.model, self.context)
             self.model.optimizer_step(self.optimizer)
             method.after_step(self.model, self.context)
+
+    def infer(self) -> None:
+        """Inference on the same images."""
+        self.model.eval()
+        with torch.no_grad(), self._autocast():
+            self.model(self.images)
+        self.model.train()
+
+    def of_one(self) -> TrainingStep:
+        """The same with one image."""
+        one = copy.copy(self)
+        one.images, one.labels = self.images[:1], self.labels[:1]
+        return one
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.autocast)
 
 
 def take_turns(
@@ -90,45 +117,34 @@ TURNS = {"cpu": (3, 12), "cuda": (10, 40)}
 """Warm-up and timed rounds, by device type."""
 
 
-def measure_speed(
-    model: AdaptedModel,
-    full: AdaptedModel,
-    bare: AdaptedModel,
-    merged: AdaptedModel | None,
-    images: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    precision: str,
-) -> Speed:
+def measure_speed(step: TrainingStep, full: TrainingStep, bare: TrainingStep, merged: TrainingStep | None) -> Speed:
     """Times of training and inference, in rounds with those that they are compared with.
 
     Args:
-        full, bare: full fine-tuning and the backbone with nothing but a head, at the same precision.
-        merged: `model` after `merge`, where it can be merged.
+        full, bare: of full fine-tuning, and of the backbone with nothing but a head.
+        merged: of the model after `merge`, where it can be merged.
     """
-    device = images.device.type
-    steps: dict[str, Step] = {
-        name: TrainingStep(each, images, labels, num_classes, precision)
-        for name, each in (("train", model), ("full", full))
-    }
-    for name, each in (("model", model), ("bare", bare), ("merged", merged)):
+    steps: dict[str, Step] = {"train": step, "full": full}
+    for name, each in (("model", step), ("bare", bare), ("merged", merged)):
         if each is not None:
-            steps[name] = _inference(each, images, precision)
-            steps[f"{name} of one"] = _inference(each, images[:1], precision)
+            steps[name] = each.infer
+            steps[f"{name} of one"] = each.of_one().infer
+    device = step.images.device.type
     warmup, rounds = TURNS[device]
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
     seconds = take_turns(steps, warmup, rounds, synchronize)
+    size = len(step.images)
 
     def inference(name: str) -> InferenceSpeed:
-        median = timing(seconds[name]).median
         return InferenceSpeed(
-            images_per_s=round(1000 * len(images) / median, 2), batch1_ms=timing(seconds[f"{name} of one"])
+            images_per_s=round(1000 * size / timing(seconds[name]).median, 2),
+            batch1_ms=timing(seconds[f"{name} of one"]),
         )
 
     train = timing(seconds["train"])
     return Speed(
         train_step_ms=train,
-        train_images_per_s=round(1000 * len(images) / train.median, 2),
+        train_images_per_s=round(1000 * size / train.median, 2),
         inference=inference("model"),
         merged=inference("merged") if merged is not None else None,
         warmup_steps=warmup,
@@ -137,18 +153,6 @@ def measure_speed(
         train_step_relative_to_full=ratio(seconds["train"], seconds["full"]).median,
         inference_relative_to_bare=ratio(seconds["model"], seconds["bare"]).median,
     )
-
-
-def _inference(model: AdaptedModel, images: Tensor, precision: str) -> Step:
-    autocast = precision == "bfloat16"
-
-    def infer() -> None:
-        model.eval()
-        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
-            model(images)
-        model.train()
-
-    return infer
 
 
 def timing(seconds: list[float]) -> Timing:

@@ -88,9 +88,10 @@ class DyLoRA(Method):
 
     def loss(self, model: AdaptedModel, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         self._use(model, self._random.randint(1, self.rank), only_last=self.frozen)
-        loss = super().loss(model, images, labels, context)
-        self._use(model, self.rank, only_last=False)
-        return loss
+        return super().loss(model, images, labels, context)
+
+    def after_backward(self, model: AdaptedModel, context: Context) -> None:
+        self._use(model, self.rank, only_last=False)  # not before: the backward pass may compute blocks again
 
     def variants(self) -> Sequence[Variant]:
         return [Variant("rank", rank) for rank in range(1, self.rank + 1)]

@@ -270,6 +270,7 @@ def test_dylora_trains_the_drawn_rank_and_leaves_the_others_bit_identical(frozen
         before = [(row.clone(), column.clone()) for row, column in zip(delta.down, delta.up, strict=True)]
         optimizer.zero_grad()
         model.method.loss(model, images, labels, None).backward()
+        model.method.after_backward(model, None)
         optimizer.step()
         moved = [
             not torch.equal(row, delta.down[i]) and not torch.equal(column, delta.up[i])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +25,21 @@ from .slots import SlottedAttention, SlottedBlock, is_inserted
 from .text import TextTower
 from .timm_backbone import add_timm_parts
 from .weights import cannot_download, check_keys, load_state_dict, local_weights
+
+
+@contextmanager
+def _without_warning() -> Iterator[None]:
+    """open_clip warns that weights are drawn, which is what was asked for, or comes before they are loaded."""
+    root = logging.getLogger()
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "No pretrained weights loaded" not in record.getMessage()
+
+    root.addFilter(keep)
+    try:
+        yield
+    finally:
+        root.removeFilter(keep)
 
 
 @BACKBONES.register("open_clip/*", family="open_clip")
@@ -56,9 +73,13 @@ class OpenClipBackbone(Backbone):
     def build(self, pretrained: bool) -> Anatomy:
         # With weights to come, open_clip must not fetch a text tower's own ones first.
         try:
-            # its own default would pull a model off the meta device
-            device = torch.get_default_device()
-            model = open_clip.create_model(self.architecture, pretrained=None, pretrained_text=False, device=device)
+            with _without_warning():
+                model = open_clip.create_model(
+                    self.architecture,
+                    pretrained=None,
+                    pretrained_text=False,
+                    device=torch.get_default_device(),  # its own default would pull a model off the meta device
+                )
         except (RuntimeError, ValueError) as error:
             raise PeftmarkError(f"open_clip cannot make {self.architecture!r}: {error}") from error
         if pretrained:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..methods import make_method
 from ..registry import BACKBONES, METHODS, TASKS, Entry
-from ..results import Card, RunSpec, write_card
+from ..results import Card, write_card
 from ..results.cards import Kind, card_path
 from ..tasks import Task, TaskData
 
@@ -21,15 +21,19 @@ _ROWS, _COLUMNS, _CELL = 2, 6, 40
 _written: set[tuple[Path, str, str]] = set()
 
 
-def describe(root: Path, spec: RunSpec, task: Task, data: TaskData) -> None:
-    """Write the cards of a run's method, backbone and task, where this process has not yet."""
-    if _first(root, "methods", spec.method.name):
-        method = METHODS.entry(spec.method.name)
-        facts = {**method.metadata, "defaults": make_method(spec.method.name).config()}
-        write_card(root, "methods", _card(spec.method.name, method, method.family, facts))
-    if _first(root, "backbones", spec.backbone.name):
-        backbone = BACKBONES.entry(spec.backbone.name)
-        write_card(root, "backbones", _card(spec.backbone.name, backbone, backbone.family, dict(backbone.metadata)))
+def describe_pair(root: Path, method: str, backbone: str) -> None:
+    """Write the cards of a method and a backbone, where this process has not yet."""
+    if _first(root, "methods", method):
+        entry = METHODS.entry(method)
+        facts = {**entry.metadata, "defaults": make_method(method).config()}
+        write_card(root, "methods", _card(method, entry, entry.family, facts))
+    if _first(root, "backbones", backbone):
+        found = BACKBONES.entry(backbone)
+        write_card(root, "backbones", _card(backbone, found, found.family, dict(found.metadata)))
+
+
+def describe_task(root: Path, task: Task, data: TaskData) -> None:
+    """Write the card of a task, where this process has not yet."""
     if _first(root, "tasks", task.name):
         picture, labels = sample_picture(data)
         facts = {**task_facts(task, data), "sample_labels": labels}

@@ -1,4 +1,4 @@
-"""From what the user asked for to a list of run specs."""
+"""From what the user asked for to a list of specs."""
 
 from __future__ import annotations
 
@@ -6,30 +6,39 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import msgspec
+import torch
 
 from ..backbones import find_backbone
+from ..backbones.frozen import check_held
 from ..errors import PeftmarkError
 from ..methods import make_method
 from ..registry import METHODS, TASKS
 from ..results import (
     FINISHED,
     BackboneSpec,
+    CostSpec,
     MethodSpec,
     ProtocolSpec,
     RunSpec,
     Store,
     TaskSpec,
     canonical_json,
+    decode_cost,
     decode_record,
 )
 from .protocol import load_protocol
-from .suite import find_suite
+from .suite import ProfileBlock, Suite, find_suite
 
 
 @dataclass
 class Request:
     """What ``peftmark run`` was asked for; empty selections mean the suite's own.
+
+    Attributes:
+        hardware_class: of the GPU on which profiles are measured; None estimates them.
 
     Raises (when planned):
         PeftmarkError: on unknown names and settings, with the nearest known ones.
@@ -43,23 +52,90 @@ class Request:
     method_settings: Mapping[str, Any] = field(default_factory=dict)
     protocol_settings: Mapping[str, Any] = field(default_factory=dict)
     protocol: str = "embedded-v1"
+    hardware_class: str | None = None
+
+
+Spec = RunSpec | CostSpec
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Runs to be done, and what is needed to do them on this machine.
+    """Runs and profiles to be done, and what is needed to do them on this machine.
 
     Attributes:
         checkpoints: local weights files by sha256: a spec names weights by their hash, not by where they lie.
     """
 
-    specs: list[RunSpec]
+    specs: list[Spec]
     checkpoints: dict[str, Path]
 
 
 def plan(request: Request) -> Plan:
-    """Every run of the request, once, in an order that keeps a task's runs together."""
+    """Every run of the request, once, in an order that keeps a task's runs together; then what is to be profiled."""
     suite = find_suite(request.suite) if request.suite else None
+    runs = _plan_runs(suite, request) if suite is None or suite.runs else Plan([], {})
+    costs = _plan_costs(suite, request) if suite is not None and not request.tasks else []
+    return Plan([*runs.specs, *costs], runs.checkpoints)
+
+
+def _plan_costs(suite: Suite, request: Request) -> list[Spec]:
+    """With a request's --method and --backbone, the profiles of the suite's batches and variants on those."""
+    wanted = [name for pattern in request.methods for name in METHODS.expand(pattern)]
+    specs = []
+    for block in suite.profiles:
+        selected = block.selected()
+        if wanted:
+            listed = {method for method, _ in selected}
+            others = [
+                name for name in wanted if name not in listed and "image" in METHODS.entry(name).metadata["tracks"]
+            ]
+            selected = [(name, config) for name, config in selected if name in wanted] + [(n, {}) for n in others]
+        for backbone in request.backbones or block.backbones:
+            specs += cost_specs(backbone, selected, block, request.method_settings, request.hardware_class)
+    return list({spec.cost_id: spec for spec in specs}.values())
+
+
+def cost_specs(
+    backbone: str,
+    methods: Sequence[tuple[str, Mapping[str, Any]]],
+    block: ProfileBlock,
+    settings: Mapping[str, Any],
+    hardware_class: str | None,
+) -> list[CostSpec]:
+    """What the methods cost on a backbone, in every variant of the block.
+
+    Args:
+        hardware_class: of what they are measured on; None where they are estimated only.
+
+    Raises:
+        PeftmarkError: on unknown names or settings.
+    """
+    with torch.device("meta"):
+        anatomy = find_backbone(backbone).build(pretrained=False)
+    specs = []
+    for variant in block.variants:
+        for name, config in methods:
+            made = make_method(name, {**config, **settings})
+            _check_recordable(f"method {name!r}", made.config())
+            table = {
+                "method": {"name": METHODS.canonical(name), "version": made.version, "config": made.config()},
+                "backbone": anatomy.name,
+                "input_shape": (3, *anatomy.image_size),
+                "num_classes": block.num_classes,
+                "batch_size": block.batch_size,
+                "hardware_class": hardware_class,
+                **variant,
+            }
+            try:
+                spec = msgspec.convert(table, CostSpec)
+            except msgspec.ValidationError as error:
+                raise PeftmarkError(f"what is to be profiled: {error}") from error
+            check_held(spec.frozen_dtype)
+            specs.append(spec)
+    return specs
+
+
+def _plan_runs(suite: Suite | None, request: Request) -> Plan:
     protocol_name = suite.protocol if suite else request.protocol
     protocol = load_protocol(protocol_name, request.protocol_settings)
     protocol_spec = ProtocolSpec(
@@ -73,6 +149,7 @@ def plan(request: Request) -> Plan:
     specs = _Specs(protocol_spec, request.method_settings)
     seeds = request.seeds or (suite.seeds if suite else [0])
     runs = [specs.make(*pair, seed) for seed in seeds for pair in pairs]
+    check_held(protocol.frozen_dtype)
     return Plan(list({spec.run_id: spec for spec in runs}.values()), specs.checkpoints)
 
 
@@ -170,38 +247,44 @@ class _Specs:
 class Pending:
     """A plan held against a results folder."""
 
-    todo: list[RunSpec]
+    todo: list[Spec]
     done: Counter[str]
     """Finished records by status."""
-    damaged: list[str]
-    """Run ids whose file is not a record."""
+    damaged: list[Path]
+    """Files under a planned record's name that are not it."""
 
 
 EXISTING = ("skip", "retry", "overwrite")
 
 
-def pending(specs: list[RunSpec], store: Store, existing: str) -> Pending:
-    """What remains to be run.
+def pending(specs: Sequence[Spec], store: Store, existing: str) -> Pending:
+    """What remains to be done.
 
     Args:
         existing: ``skip`` counts ok, unsupported, oom, diverged and timeout as finished, ``retry`` only ok,
             ``overwrite`` nothing.
     """
     todo, damaged, done = [], [], Counter[str]()
-    paths = store.paths()
+    paths = store.paths() | store.cost_paths()
     finished = {"skip": FINISHED, "retry": frozenset({"ok"}), "overwrite": frozenset[str]()}[existing]
     for spec in specs:
-        path = paths.get(spec.run_id)
+        path = paths.get(spec.id)
         try:
-            record = decode_record(path.read_bytes(), path) if path else None
+            status = _status(spec, path) if path else None
         except (PeftmarkError, OSError):
-            damaged.append(spec.run_id)
-            record = None
-        if record is not None and record.run_id != spec.run_id:  # another run's record under this name
-            damaged.append(spec.run_id)
-            record = None
-        if record is not None and record.status in finished:
-            done[record.status] += 1
+            damaged.append(cast(Path, path))
+            status = None
+        if status in finished:
+            done[status] += 1
         else:
             todo.append(spec)
     return Pending(todo, done, damaged)
+
+
+def _status(spec: Spec, path: Path) -> str:
+    """Raises PeftmarkError where the file does not hold the spec's record."""
+    decode = decode_cost if isinstance(spec, CostSpec) else decode_record
+    record = decode(path.read_bytes(), path)
+    if record.spec.id != spec.id:
+        raise PeftmarkError(f"{path} holds another record")
+    return record.status

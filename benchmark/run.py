@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,9 +36,11 @@ from ..results import (
 from ..tasks import Task, TaskData
 from .environment import environment
 from .evaluation import Evaluator, predictions_sha256
+from .failures import describe_error, status_of
 from .preprocess import Preprocess
 from .protocol import protocol_of
-from .training import Diverged, Trainer
+from .savings import hold_frozen
+from .training import Trainer
 
 
 @dataclass
@@ -77,7 +78,7 @@ def run(
     try:
         quality = _run(spec, device, checkpoint, adapter_file, progress)
     except Exception as error:
-        return _record(spec, device, progress, status=_status(error), error=_describe(error, progress.phase))
+        return _record(spec, device, progress, status=status_of(error), error=describe_error(error, progress.phase))
     return _record(spec, device, progress, status="ok", quality=quality)
 
 
@@ -94,6 +95,7 @@ def _run(
         train_images, train_labels = preprocess(data.train.images), data.train.labels.to(device)
         size = protocol.batch_size
         model.method.prepare(model, list(zip(train_images.split(size), train_labels.split(size), strict=True)))
+        hold_frozen(model, protocol.frozen_dtype)
         progress.params = count_parameters(model)
     evaluator = Evaluator(model, task, data, preprocess)
     trainer = Trainer(
@@ -187,26 +189,6 @@ def count_parameters(model: AdaptedModel) -> Params:
         added_at_inference=0 if model.anatomy.mergeable else model.inserted_parameters(),
         total=sum(parameter.numel() for parameter in model.parameters()),
     )
-
-
-def _status(error: Exception) -> Any:
-    if isinstance(error, Unsupported):
-        return "unsupported"
-    if isinstance(error, Diverged):
-        return "diverged"
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
-        return "oom"
-    return "error"
-
-
-def _describe(error: Exception, phase: str) -> ErrorInfo:
-    """The message; of an unforeseen error also where it was raised."""
-    message = str(error).strip() or type(error).__name__
-    if not isinstance(error, (PeftmarkError, Diverged)):
-        frames = traceback.extract_tb(error.__traceback__)
-        if frames:
-            message += f" ({Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name})"
-    return ErrorInfo(phase=phase, type=type(error).__name__, message=message)
 
 
 def _record(spec: RunSpec, device: torch.device, progress: _Progress, **outcome: Any) -> RunRecord:

@@ -1,4 +1,4 @@
-"""Suites: which methods run on which backbones and tasks, as TOML."""
+"""Suites: which methods run on which backbones and tasks, and what is profiled, as TOML."""
 
 from __future__ import annotations
 
@@ -27,14 +27,43 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     exclude: list[str] = []
 
 
+class ProfileBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[profiles]]``: what every method of the block costs on every backbone of the block, in every variant.
+
+    Attributes:
+        methods, exclude: as of a `Block`; wildcards select among the methods of the image track.
+        variants: tables of ``precision``, ``frozen_dtype`` and ``gradient_checkpointing``; an empty one is the plain
+            float32 step.
+    """
+
+    backbones: list[str]
+    methods: list[str | dict[str, Any]]
+    exclude: list[str] = []
+    batch_size: int
+    num_classes: int
+    variants: list[dict[str, Any]] = msgspec.field(default_factory=lambda: [{}])
+
+    def selected(self) -> list[tuple[str, dict[str, Any]]]:
+        """(method, config) of the block, in the file's order."""
+        exclude = {name for pattern in self.exclude for name in METHODS.expand(pattern)}
+        return [pair for item in self.methods for pair in _methods(item, "image", exclude)]
+
+
 class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A suite file. `protocol` is a protocol file's stem."""
+    """A suite file. `protocol` is a protocol file's stem; a suite without `runs` needs none."""
 
     description: str
-    protocol: str
+    protocol: str = ""
     seeds: tuple[int, ...] = (0,)
-    runs: list[Block]
+    runs: list[Block] = []
+    profiles: list[ProfileBlock] = []
     name: str = ""
+
+    def __post_init__(self) -> None:
+        if not (self.runs or self.profiles):
+            raise ValueError("a suite needs [[runs]] or [[profiles]]")
+        if self.runs and not self.protocol:
+            raise ValueError("[[runs]] need a protocol")
 
     def pairs(self) -> list[tuple[str, str, str, dict[str, Any]]]:
         """(backbone, task, method, config) of every run, in the file's order, without seeds.

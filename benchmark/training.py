@@ -13,12 +13,9 @@ from torch import Tensor
 
 from ..methods import AdaptedModel, Context, Phase
 from ..results import PhaseCost
+from .failures import Diverged
 from .protocol import Protocol
-
-
-class Diverged(Exception):
-    """The training loss became infinite or not a number."""
-
+from .savings import checkpointed
 
 Curve = list[dict[str, float]]
 
@@ -105,7 +102,7 @@ def train(
         for batch in _batches(len(labels), protocol.batch_size, order):
             rate = optimizer.param_groups[0]["lr"]
             optimizer.zero_grad(set_to_none=True)  # before the forward pass, which would hold them on its peak
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=protocol.precision == "bfloat16"):
+            with checkpointed(model.anatomy, protocol.gradient_checkpointing), autocast(protocol, images.device):
                 loss = model.method.loss(model, images[batch], labels[batch], context)
             value = loss.item()
             if not math.isfinite(value):
@@ -119,6 +116,11 @@ def train(
             total += value * len(batch)
         curve.append({"epoch": float(epoch + 1), "train_loss": total / len(labels), "learning_rate": rate})
     return curve
+
+
+def autocast(protocol: Protocol, device: torch.device) -> torch.autocast:
+    """What training and evaluation compute under."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=protocol.precision == "bfloat16")
 
 
 def steps_per_epoch(n: int, protocol: Protocol) -> int:

@@ -55,6 +55,11 @@ class CostSpec(Frozen, frozen=True):
         """The first 16 hex digits of the sha256 of the canonical JSON."""
         return hashlib.sha256(canonical_json(self)).hexdigest()[:16]
 
+    @property
+    def id(self) -> str:
+        """`cost_id`."""
+        return self.cost_id
+
 
 class MemoryBreakdown(Frozen, frozen=True):
     """Bytes alive at the peak of a training step, by what they are."""

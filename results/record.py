@@ -66,6 +66,11 @@ class RunSpec(Frozen, frozen=True):
         """The first 16 hex digits of the sha256 of the canonical JSON."""
         return hashlib.sha256(canonical_json(self)).hexdigest()[:16]
 
+    @property
+    def id(self) -> str:
+        """`run_id`."""
+        return self.run_id
+
 
 class ErrorInfo(Frozen, frozen=True):
     phase: str

@@ -116,11 +116,8 @@ class Store:
         records, problems = _decode(self._cost_files(), decode_cost)
         return _first(records, lambda record: record.cost_id), problems
 
-    def set_aside(self, run_id: str) -> Path | None:
-        """Rename a damaged record's file to ``….json.damaged``, so that a new run does not overwrite it."""
-        path = self.path(run_id)
-        if not path.exists():
-            return None
+    def set_aside(self, path: Path) -> Path:
+        """Rename a damaged record's file to ``….json.damaged``, so that a new one does not overwrite it."""
         names = (f"{path.name}.damaged{number or ''}" for number in itertools.count())
         aside = next(path.with_name(name) for name in names if not path.with_name(name).exists())
         path.replace(aside)

@@ -8,19 +8,22 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from typing import Literal
 
 import torch
 from pebble import ProcessExpired, ProcessPool
 
 from ...errors import PeftmarkError
-from ...results import ErrorInfo, RunSpec, Store
+from ...results import CostSpec, ErrorInfo, Store
+from ..measure.profile import failed, new_record
+from ..plan import Spec
 from ..run import failed_record
 from .outcome import Options, Outcome
 from .worker import start, work
 
 
-def launch(specs: list[RunSpec], options: Options) -> Generator[Outcome, None, None]:
-    """Carry out the runs on `options.jobs` workers, yielding each as it ends, in no fixed order.
+def launch(specs: list[Spec], options: Options) -> Generator[Outcome, None, None]:
+    """Carry out runs and profiles on `options.jobs` workers, yielding each as it ends, in no fixed order.
 
     A worker imports torch once and lives on; one that dies or exceeds the time limit is replaced, and its run gets a
     record that says so. Closing the iterator (Ctrl-C) stops the workers; every record written before stays.
@@ -35,7 +38,7 @@ def launch(specs: list[RunSpec], options: Options) -> Generator[Outcome, None, N
     others = set(multiprocessing.active_children())
     try:
         with _no_interrupts():
-            futures: dict[Future[Outcome], RunSpec] = {
+            futures: dict[Future[Outcome], Spec] = {
                 pool.schedule(work, args=(spec,), timeout=options.timeout_s): spec for spec in specs
             }
         waiting = set(futures)
@@ -65,7 +68,7 @@ def _no_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _outcome(future: Future[Outcome], spec: RunSpec, options: Options) -> Outcome:
+def _outcome(future: Future[Outcome], spec: Spec, options: Options) -> Outcome:
     try:
         return future.result()
     except TimeoutError:
@@ -77,16 +80,21 @@ def _outcome(future: Future[Outcome], spec: RunSpec, options: Options) -> Outcom
         )
         return _failed(spec, options, "error", ErrorInfo(phase="run", type="WorkerDied", message=message))
     except PeftmarkError as error:  # a plug-in fails in the worker
-        return Outcome(spec=spec, status="error", test=None, seconds=0.0, message=str(error))
+        return Outcome(spec=spec, status="error", figure=None, seconds=0.0, message=str(error))
     except Exception as error:  # the record could not be written
-        return Outcome(spec=spec, status="error", test=None, seconds=0.0, message=f"{type(error).__name__}: {error}")
+        return Outcome(spec=spec, status="error", figure=None, seconds=0.0, message=f"{type(error).__name__}: {error}")
 
 
-def _failed(spec: RunSpec, options: Options, status: str, error: ErrorInfo) -> Outcome:
-    record = failed_record(spec, torch.device(options.device), status, error)
+def _failed(spec: Spec, options: Options, status: Literal["timeout", "error"], error: ErrorInfo) -> Outcome:
+    device, store = torch.device(options.device), Store(options.results)
     try:
-        Store(options.results).write(record)
+        if isinstance(spec, CostSpec):
+            cost = failed(new_record(spec, device), status, error)
+            store.write_cost(cost)
+            return Outcome.of(cost, 0.0)
+        record = failed_record(spec, device, status, error)
+        store.write(record)
+        return Outcome.of(record, 0.0)
     except OSError as problem:  # a full disk must not end the other runs
         message = f"{error.message}; its record cannot be written ({problem.strerror})"
-        return Outcome(spec=spec, status="error", test=None, seconds=0.0, message=message)
-    return Outcome.of(record)
+        return Outcome(spec=spec, status="error", figure=None, seconds=0.0, message=message)

@@ -1,33 +1,43 @@
-"""What launchers report of a run that ended."""
+"""What launchers report of a run, or a profile, that ended."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...results import RunRecord, RunSpec
+from ...results import CostRecord, RunRecord
+from ..plan import Spec
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run, small enough to cross processes."""
+    """A finished run or profile, small enough to cross processes.
 
-    spec: RunSpec
+    Attributes:
+        figure: the headline, for people; None where there is none.
+    """
+
+    spec: Spec
     status: str
-    test: float | None
+    figure: str | None
     seconds: float
     message: str | None
 
     @classmethod
-    def of(cls, record: RunRecord) -> Outcome:
-        time = record.time_s
+    def of(cls, record: RunRecord | CostRecord, seconds: float) -> Outcome:
         return cls(
             spec=record.spec,
             status=record.status,
-            test=record.quality.test if record.quality else None,
-            seconds=time.setup + time.data + time.train + time.evaluation,
+            figure=_headline(record),
+            seconds=seconds,
             message=record.error.message if record.error else None,
         )
+
+
+def _headline(record: RunRecord | CostRecord) -> str | None:
+    if isinstance(record, RunRecord):
+        return f"{record.quality.test:5.1f}" if record.quality else None
+    return f"{record.memory.estimated.train_peak_allocated_bytes / 2**30:.2f} GiB" if record.memory else None
 
 
 @dataclass(frozen=True)

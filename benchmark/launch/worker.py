@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import torch
 
 from ...errors import PeftmarkError
 from ...registry import load_plugins
-from ...results import ADAPTERS, RunSpec, Store
-from ..describe import describe
+from ...results import ADAPTERS, CostRecord, CostSpec, RunRecord, RunSpec, Store
+from ..describe import describe_pair, describe_task
+from ..measure.profile import profile
+from ..plan import Spec
 from ..run import load_task, run
 from .outcome import Options, Outcome
 
@@ -27,16 +30,16 @@ def start(options: Options) -> None:
     global _options, _broken
     _options = options
     _end_with_parent()
-    make_deterministic(torch.device(options.device))
-    warnings.filterwarnings("ignore", module="open_clip")
+    prepare_process(torch.device(options.device))
     try:
         load_plugins(options.plugins)
     except PeftmarkError as error:
         _broken = error
 
 
-def make_deterministic(device: torch.device) -> None:
+def prepare_process(device: torch.device) -> None:
     """The same spec must give the same bits: one thread on a CPU, deterministic kernels on a GPU."""
+    warnings.filterwarnings("ignore", module="open_clip")
     if device.type == "cpu":
         torch.set_num_threads(1)
     else:
@@ -57,15 +60,32 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True, name="watch-parent").start()
 
 
-def work(spec: RunSpec) -> Outcome:
-    """Carry out one run and write its record."""
+def work(spec: Spec) -> Outcome:
+    """Carry out one run or one profile and write its record."""
     assert _options is not None
     if _broken is not None:
         raise _broken
-    store = Store(_options.results)
-    adapter = Path(_options.results) / ADAPTERS / f"{spec.run_id}.safetensors" if _options.save_adapters else None
-    record = run(spec, torch.device(_options.device), _options.checkpoints.get(spec.backbone.weights), adapter)
+    start = time.perf_counter()
+    record = _profile(spec, _options) if isinstance(spec, CostSpec) else _run(spec, _options)
+    return Outcome.of(record, time.perf_counter() - start)
+
+
+def _run(spec: RunSpec, options: Options) -> RunRecord:
+    store = Store(options.results)
+    adapter = Path(options.results) / ADAPTERS / f"{spec.run_id}.safetensors" if options.save_adapters else None
+    record = run(spec, torch.device(options.device), options.checkpoints.get(spec.backbone.weights), adapter)
     store.write(record)
     if record.status == "ok":
-        describe(store.root, spec, *load_task(spec.task.name))
-    return Outcome.of(record)
+        describe_pair(store.root, spec.method.name, spec.backbone.name)
+        describe_task(store.root, *load_task(spec.task.name))
+    return record
+
+
+def _profile(spec: CostSpec, options: Options) -> CostRecord:
+    store = Store(options.results)
+    measured = spec.hardware_class is not None
+    record = profile(spec, torch.device(options.device) if measured else None, speed=measured)
+    store.write_cost(record)
+    if record.status == "ok":
+        describe_pair(store.root, spec.method.name, spec.backbone)
+    return record

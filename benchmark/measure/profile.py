@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -15,11 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ...backbones import find_backbone
 from ...errors import NotMergeable
 from ...methods import AdaptedModel, Classifier, make_method
-from ...registry import METHODS
 from ...results import SCHEMA_VERSION, Compute, CostRecord, CostSpec, ErrorInfo, MemoryCost, MethodSpec, Storage
-from ..environment import environment, hardware_class
+from ..environment import environment
 from ..failures import describe_error, status_of
-from ..run import count_parameters
+from ..run import count_parameters, now
 from ..savings import hold_frozen
 from .adapter_file import safetensors_bytes
 from .flops import count_flops
@@ -30,39 +27,6 @@ SCORING_BATCH = 2
 """Images on which a method that scores parameters scores them: whichever it chooses, they cost the same."""
 
 
-def cost_spec(
-    method: str,
-    backbone: str,
-    *,
-    num_classes: int,
-    batch_size: int,
-    config: Mapping[str, Any] | None = None,
-    device: torch.device | None = None,
-    **variant: Any,
-) -> CostSpec:
-    """The spec of a pair of names.
-
-    Args:
-        device: what speed, or a GPU's memory, will be measured on; None where nothing will.
-        variant: ``precision``, ``frozen_dtype``, ``gradient_checkpointing`` (see `CostSpec`).
-
-    Raises:
-        PeftmarkError: on unknown names or settings.
-    """
-    made = make_method(method, config)
-    with torch.device("meta"):
-        anatomy = find_backbone(backbone).build(pretrained=False)
-    return CostSpec(
-        method=MethodSpec(name=METHODS.canonical(method), version=made.version, config=made.config()),
-        backbone=anatomy.name,
-        input_shape=(3, *anatomy.image_size),
-        num_classes=num_classes,
-        batch_size=batch_size,
-        hardware_class=hardware_class(device) if device else None,
-        **variant,
-    )
-
-
 def profile(spec: CostSpec, device: torch.device | None = None, speed: bool = False) -> CostRecord:
     """Measure. Never raises for what a measurement can do wrong: the record's status says it.
 
@@ -70,14 +34,7 @@ def profile(spec: CostSpec, device: torch.device | None = None, speed: bool = Fa
         device: what the spec's hardware class is of; a GPU's memory is measured there.
         speed: whether steps are timed there.
     """
-    record = CostRecord(
-        schema_version=SCHEMA_VERSION,
-        cost_id=spec.cost_id,
-        spec=spec,
-        status="ok",
-        env=environment(device or torch.device("cpu")),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    record = new_record(spec, device)
     phase = "estimate"
     try:
         record = _estimated(record)
@@ -90,6 +47,18 @@ def profile(spec: CostSpec, device: torch.device | None = None, speed: bool = Fa
     except Exception as error:  # what is known already stays in the record
         return failed(record, status_of(error), describe_error(error, phase))
     return record
+
+
+def new_record(spec: CostSpec, device: torch.device | None) -> CostRecord:
+    """Nothing is known yet."""
+    return CostRecord(
+        schema_version=SCHEMA_VERSION,
+        cost_id=spec.cost_id,
+        spec=spec,
+        status="ok",
+        env=environment(device or torch.device("cpu")),
+        created=now(),
+    )
 
 
 def failed(record: CostRecord, status: Any, error: ErrorInfo) -> CostRecord:

@@ -179,10 +179,14 @@ def test_every_shipped_suite_plans(name: str, checkpoint: Path, monkeypatch: pyt
 
     monkeypatch.setattr(embedded_backbone, "WEIGHTS", checkpoint)
     made = plan(Request(suite=name))
-    assert len(made.specs) == len(SUITES[name].pairs()) * len(SUITES[name].seeds)
+    runs = [spec for spec in made.specs if isinstance(spec, RunSpec)]
+    assert len(runs) == len(SUITES[name].pairs()) * len(SUITES[name].seeds)
+    assert len(made.specs) - len(runs) == sum(
+        len(block.backbones) * len(block.selected()) * len(block.variants) for block in SUITES[name].profiles
+    )
     assert made.checkpoints == {}
     if name == "embedded":  # a task's data are generated once
-        tasks = [spec.task.name for spec in made.specs]
+        tasks = [spec.task.name for spec in runs]
         assert tasks == sorted(tasks, key=tasks.index)
 
 
@@ -217,5 +221,5 @@ def test_damaged_records_are_run_again(toys_asked: Ask, tmp_path: Path, existing
     (store.root / f"{specs[2].run_id}.json").write_bytes(fail(specs[1], "oom"))  # a whole record of another run
     work = pending(specs, store, existing)
     assert work.todo == specs
-    assert work.damaged == [spec.run_id for spec in specs]
+    assert work.damaged == [store.root / f"{spec.run_id}.json" for spec in specs]
     assert not work.done

@@ -30,7 +30,7 @@ def block(methods: str, tasks: str = '["embedded/digits"]', more: str = "") -> s
     return f'{HEAD}[[runs]]\nbackbone = "embedded/vit"\ntasks = {tasks}\nmethods = {methods}\n{more}'
 
 
-@pytest.mark.parametrize("name", list(SUITES))
+@pytest.mark.parametrize("name", [name for name in SUITES if SUITES[name].runs])
 def test_every_shipped_suite_names_what_there_is(name: str) -> None:
     suite = SUITES[name]
     assert suite.name == name
@@ -102,8 +102,9 @@ def test_a_misspelt_exclude_is_not_passed_over(write: Write) -> None:
     ("text", "message"),
     [
         ("runs = [", "mine.toml is not a TOML file: "),
-        ('description = "x"\n', "mine.toml: Object missing required field `protocol`"),
-        (HEAD, "mine.toml: Object missing required field `runs`"),
+        ('protocol = "embedded-v1"\n', "mine.toml: Object missing required field `description`"),
+        (HEAD, "mine.toml: a suite needs [[runs]] or [[profiles]]"),
+        (block("[]").replace('protocol = "embedded-v1"', ""), "mine.toml: [[runs]] need a protocol"),
         (f"{HEAD}sedes = [1]\nruns = []\n", "mine.toml: Object contains unknown field `sedes`"),
         (f'{HEAD}seeds = ["a"]\nruns = []\n', "mine.toml: Expected `int`, got `str` - at `$.seeds[0]`"),
         (block('"linear"'), "mine.toml: Expected `array`, got `str` - at `$.runs[0].methods`"),

@@ -117,12 +117,12 @@ def test_arguments_must_be_literals(tmp_path: Path, call: str) -> None:
 
 
 def test_suites_are_files(tmp_path: Path) -> None:
-    assert {"embedded", "embedded-full"} <= set(SUITES)
+    assert {"embedded", "embedded-full", "efficiency"} <= set(SUITES)
     for name in SUITES:
         entry = SUITES.entry(name)
         assert Path(entry.origin).is_file()
         assert entry.summary
-        assert entry.metadata["protocol"]
+        assert bool(entry.metadata["protocol"]) == bool(SUITES[name].runs)
     damaged = tmp_path / "mine.toml"
     damaged.write_text("runs = [")
     with pytest.raises(PeftmarkError, match=r"mine\.toml is not a TOML file: "):

@@ -100,7 +100,7 @@ def test_every_damaged_file_is_one_problem_and_nothing_is_lost(
 
 def test_what_is_not_a_record_is_left_alone(store: Store, record: Make) -> None:
     store.write(record())
-    for name in ("cards/methods/lora.json", "suite/cards/tasks/x.json", "adapters/x.json", ".hidden.json", "notes.txt"):
+    for name in ("cards/methods/lora.json", "suite/cards/tasks/x.json", "adapters/x.json", "costs/x.json", ".hidden.json", "notes.txt"):
         path = store.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("not a record")
@@ -111,11 +111,10 @@ def test_what_is_not_a_record_is_left_alone(store: Store, record: Make) -> None:
 def test_set_aside(store: Store, record: Make) -> None:
     path = store.root / f"{record().run_id}.json"
     write_atomically(path, b"half")
-    aside = store.set_aside(record().run_id)
+    aside = store.set_aside(path)
     assert aside == path.with_name(f"{path.name}.damaged")
     assert aside.read_bytes() == b"half"
     assert store.load() == ([], [])
-    assert store.set_aside(record().run_id) is None
 
 
 def test_two_damaged_files_are_both_kept(store: Store, record: Make) -> None:
@@ -123,8 +122,8 @@ def test_two_damaged_files_are_both_kept(store: Store, record: Make) -> None:
     kept = []
     for data in (b"first", b"second"):
         write_atomically(path, data)
-        kept.append(store.set_aside(record().run_id))
-    assert [aside.read_bytes() for aside in kept if aside] == [b"first", b"second"]
+        kept.append(store.set_aside(path))
+    assert [aside.read_bytes() for aside in kept] == [b"first", b"second"]
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace", "chmod"])

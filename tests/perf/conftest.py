@@ -1,0 +1,120 @@
+"""`compare`: what is timed takes turns with what it is held against; a run ends in a table of ratios, and never fails.
+
+pytest-benchmark times and stores the rounds; the ratio of a benchmark, its quartiles and its target are in the
+`extra_info` of what it stores.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # before torch is imported
+    os.environ.setdefault(_threads, "1")
+
+REFERENCE = Path(__file__).parents[2] / "results" / "records" / "perf"
+"""The committed run: what the first run on a machine is compared with."""
+
+Call = Callable[[], object]
+Compare = Callable[..., None]
+_FOUND = pytest.StashKey[dict[str, dict[str, Any]]]()
+_BEFORE = pytest.StashKey[tuple[Path | None, dict[str, float]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pairs", type=int, help="Timed pairs of every benchmark, in place of its own number.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_FOUND] = {}
+    folder = Path(config.getoption("benchmark_storage").removeprefix("file://"))
+    path = _last(folder) or _last(REFERENCE)  # now: this run's own is stored before the table is printed
+    config.stash[_BEFORE] = (path, _ratios(path) if path else {})
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """What says which machine it was, without the flags of its CPU and its name in the network."""
+    machine_info.get("cpu", {}).pop("flags", None)
+    machine_info.pop("node", None)
+
+
+@pytest.fixture
+def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
+    """Time a call in turns with a reference."""
+
+    def compare(candidate: Call, reference: Call, *, target: float | None, pairs: int, warmup: int = 1) -> None:
+        """
+        Args:
+            target: what the median of the ratios, pair by pair, should not exceed; None where there is no such figure.
+            pairs: how many are timed, after `warmup` others.
+        """
+        from peftmark.benchmark.measure.speed import ratio
+
+        seconds: list[float] = []
+
+        def turn() -> None:
+            start = time.perf_counter()
+            reference()
+            seconds.append(time.perf_counter() - start)
+
+        pairs = request.config.getoption("pairs") or pairs
+        gc.collect()
+        gc.disable()  # pytest-benchmark's own switch is on for the candidate alone: the reference would collect for both
+        try:
+            benchmark.pedantic(candidate, setup=turn, rounds=pairs, warmup_rounds=warmup)
+        finally:
+            gc.enable()
+        found = ratio(benchmark.stats.stats.data, seconds[warmup:])
+        benchmark.extra_info.update(ratio=found.median, q1=found.low, q3=found.high, target=target, pairs=pairs)
+        request.config.stash[_FOUND][benchmark.name] = dict(benchmark.extra_info)
+
+    return compare
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    found = config.stash[_FOUND]
+    if not found:
+        return
+    path, before = config.stash[_BEFORE]
+    write = terminalreporter.write_line
+    write("")
+    write(f"Medians of ratios, pair by pair; `before` is that of {path or 'no earlier run'}.")
+    for line in table(found, before):
+        write(line)
+
+
+def table(found: Mapping[str, Mapping[str, Any]], before: Mapping[str, float]) -> list[str]:
+    """One line a benchmark: ratio, quartiles, target, and the ratio held against the one before."""
+    width = max(map(len, found))
+    lines = [f"{'':{width}}  {'ratio':>8}  {'quartiles':>19}  {'target':>15}  {'before':>8}  {'now/before':>10}"]
+    for name, each in found.items():
+        verdict = "–"
+        if each["target"] is not None:
+            verdict = f"{each['target']:g} {'met' if each['ratio'] <= each['target'] else 'NOT MET'}"
+        earlier = before.get(name)
+        past = f"{earlier:8.3f}  {each['ratio'] / earlier:10.3f}" if earlier else f"{'–':>8}  {'–':>10}"
+        quartiles = f"{each['q1']:.3f} … {each['q3']:.3f}"
+        lines.append(f"{name:{width}}  {each['ratio']:8.3f}  {quartiles:>19}  {verdict:>15}  {past}")
+    return lines
+
+
+def _last(folder: Path) -> Path | None:
+    """The last run that pytest-benchmark stored below a folder, as ``<platform>/<number>_<name>.json``."""
+    return max(folder.glob("*/[0-9]*.json"), key=lambda path: path.name, default=None)
+
+
+def _ratios(path: Path) -> dict[str, float]:
+    """By benchmark, of a stored run."""
+    return {
+        each["name"]: each["extra_info"]["ratio"]
+        for each in json.loads(path.read_text())["benchmarks"]
+        if "ratio" in each["extra_info"]
+    }

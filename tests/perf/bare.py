@@ -43,7 +43,7 @@ def train_and_test(
     weight_decay: float,
     warmup_epochs: float,
     seed: int,
-) -> tuple[dict[str, Tensor], dict[str, float]]:
+) -> tuple[dict[str, Tensor], dict[str, float], list[float]]:
     """Fine-tune a timm model without classifier, in place.
 
     Args:
@@ -51,7 +51,7 @@ def train_and_test(
         train, splits: uint8 images (N, 3, H, W) and labels; the model is tested on `splits`, after training.
 
     Returns:
-        Predicted labels and accuracy (percent) of each split.
+        Predicted labels and accuracy (percent) of each split, and the mean training loss of each epoch.
     """
     torch.manual_seed(seed)
     if method != "full":
@@ -66,7 +66,8 @@ def train_and_test(
     shift, scale = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
 
     def preprocess(pixels: Tensor) -> Tensor:
-        return (pixels.float() / 255 - shift) / scale
+        pixels = F.interpolate(pixels.float() / 255, vit.patch_embed.img_size, mode="bicubic", antialias=True)
+        return (pixels.clamp(0, 1) - shift) / scale
 
     images, labels = preprocess(train[0]), train[1]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -87,16 +88,18 @@ def train_and_test(
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     order = torch.Generator().manual_seed(seed)
+    losses = []
     model.train()
     for _ in range(epochs):
         total = 0.0
         for batch in torch.randperm(len(labels), generator=order).split(batch_size):
             optimizer.zero_grad()
             loss = F.cross_entropy(model(images[batch]), labels[batch])
-            total += loss.item() * len(batch)
             loss.backward()
             optimizer.step()
             schedule.step()
+            total += loss.item() * len(batch)
+        losses.append(total / len(labels))
 
     model.eval()
     predictions, accuracies = {}, {}
@@ -105,4 +108,4 @@ def train_and_test(
             predicted = torch.cat([model(preprocess(each)).argmax(dim=-1) for each in pixels.split(256)])
             predictions[name] = predicted
             accuracies[name] = 100.0 * int((predicted == truth).sum()) / len(truth)
-    return predictions, accuracies
+    return predictions, accuracies, losses

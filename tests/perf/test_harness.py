@@ -38,7 +38,7 @@ def test_harness_overhead(compare, method: str) -> None:
     def in_harness() -> Any:
         return run(spec, torch.device("cpu"), **RUN_OPTIONS)
 
-    def by_hand() -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    def by_hand() -> Any:
         return bare.train_and_test(
             copy.deepcopy(anatomy.model),
             method,
@@ -55,9 +55,10 @@ def test_harness_overhead(compare, method: str) -> None:
         )
 
     compare(in_harness, by_hand, target=1.03, pairs=11)
-    record, (predictions, accuracies) = in_harness(), by_hand()
+    record, (predictions, accuracies, losses) = in_harness(), by_hand()
     assert record.status == "ok", record.error
     assert record.quality.validation == accuracies.pop("validation")
     del predictions["validation"]
     assert record.quality.test == task.headline(accuracies)
+    assert [epoch["train_loss"] for epoch in record.quality.curve] == losses
     assert record.quality.predictions_sha256 == predictions_sha256(predictions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -14,45 +13,34 @@ from peftmark.results import RunRecord, Store
 RECORDS = Path(__file__).parents[2] / "results" / "records" / "embedded-full"
 
 
-@pytest.fixture(scope="module")
-def records() -> list[RunRecord]:
-    return Store(RECORDS).load()[0]
-
-
 def write(records: list[RunRecord], folder: Path) -> Path:
     for record in records:
         Store(folder).write(record)
     return folder
 
 
-def of_seed(record: RunRecord, seed: int) -> RunRecord:
-    """The same as if another seed had given it."""
-    spec = msgspec.structs.replace(record.spec, seed=seed)
+def as_if(record: RunRecord, kind: str) -> RunRecord:
+    """The same record as if another method, or another seed, had given it."""
+    method = msgspec.structs.replace(record.spec.method, name=f"{record.spec.method.name}_again")
+    spec = msgspec.structs.replace(record.spec, **{"method": {"method": method}, "seed": {"seed": 1}}[kind])
     return msgspec.structs.replace(record, spec=spec, run_id=spec.run_id)
-
-
-def half_of_the_methods(records: list[RunRecord]) -> list[RunRecord]:
-    kept = sorted({record.spec.method.name for record in records})[::2]
-    return [record for record in records if record.spec.method.name in kept]
 
 
 def test_board_against_decoding(compare, tmp_path: Path) -> None:
     compare(lambda: build_board(RECORDS, tmp_path / "board"), lambda: Store(RECORDS).load(), target=None, pairs=5)
 
 
-@pytest.mark.parametrize(
-    "halve",
-    [half_of_the_methods, lambda records: [record for record in records if record.spec.seed == 0]],
-    ids=["methods", "seeds"],
-)
-def test_board_of_twice_as_many(
-    compare, halve: Callable[[list[RunRecord]], list[RunRecord]], records: list[RunRecord], tmp_path: Path
-) -> None:
-    twice = records if halve is half_of_the_methods else records + [of_seed(record, 1) for record in records]
-    one, two = write(halve(twice), tmp_path / "one"), write(twice, tmp_path / "two")
+@pytest.mark.parametrize("kind", ["method", "seed"])
+def test_board_of_twice_the_records(compare, kind: str, tmp_path: Path) -> None:
+    """Half of the methods against these and as many others, or the same with two seeds."""
+    records = Store(RECORDS).load()[0]
+    names = sorted({record.spec.method.name for record in records})[::2]
+    records = [record for record in records if record.spec.method.name in names]
+    one = write(records, tmp_path / "one")
+    two = write(records + [as_if(record, kind) for record in records], tmp_path / "two")
     compare(
-        lambda: build_board(two, tmp_path / "two.board"),
-        lambda: build_board(one, tmp_path / "one.board"),
+        lambda: build_board(two, tmp_path / "board of two"),
+        lambda: build_board(one, tmp_path / "board of one"),
         target=2.2,
         pairs=5,
     )

@@ -25,9 +25,7 @@ RUN_OPTIONS: dict[str, Any] = {}
 @pytest.mark.parametrize("method", ["full", "lora", "linear"])
 def test_harness_overhead(compare, method: str) -> None:
     """Same backbone, data and evaluation, all of them loaded before; the two end in the same predictions."""
-    request = Request(
-        methods=[method], backbones=[BACKBONE], tasks=[TASK], seeds=[0], protocol_settings={"epochs": 3}
-    )
+    request = Request(methods=[method], backbones=[BACKBONE], tasks=[TASK], seeds=[0], protocol_settings={"epochs": 3})
     [spec] = plan(request).specs
     task, data = load_task(TASK)
     protocol = protocol_of(spec.protocol)

@@ -100,7 +100,14 @@ def test_every_damaged_file_is_one_problem_and_nothing_is_lost(
 
 def test_what_is_not_a_record_is_left_alone(store: Store, record: Make) -> None:
     store.write(record())
-    for name in ("cards/methods/lora.json", "suite/cards/tasks/x.json", "adapters/x.json", "costs/x.json", ".hidden.json", "notes.txt"):
+    for name in (
+        "cards/methods/lora.json",
+        "suite/cards/tasks/x.json",
+        "adapters/x.json",
+        "costs/x.json",
+        ".hidden.json",
+        "notes.txt",
+    ):
         path = store.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("not a record")

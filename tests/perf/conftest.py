@@ -71,7 +71,7 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
 
         pairs = request.config.getoption("pairs") or pairs
         gc.collect()
-        gc.disable()  # pytest-benchmark's own switch is on for the candidate alone: the reference would collect for both
+        gc.disable()  # pytest-benchmark's own switch is for the candidate alone: the reference would collect for both
         try:
             benchmark.pedantic(candidate, setup=turn, teardown=turn, rounds=pairs, warmup_rounds=warmup)
         finally:
@@ -100,11 +100,11 @@ def table(found: Mapping[str, Mapping[str, Any]], before: Mapping[str, float]) -
     width = max(map(len, found))
     lines = [f"{'':{width}}  {'ratio':>8}  {'quartiles':>19}  {'target':>15}  {'before':>8}  {'now/before':>10}"]
     for name, each in found.items():
-        verdict = "–"
+        verdict = "-"
         if each["target"] is not None:
             verdict = f"{each['target']:g} {'met' if each['ratio'] <= each['target'] else 'NOT MET'}"
         earlier = before.get(name)
-        past = f"{earlier:8.3f}  {each['ratio'] / earlier:10.3f}" if earlier else f"{'–':>8}  {'–':>10}"
+        past = f"{earlier:8.3f}  {each['ratio'] / earlier:10.3f}" if earlier else f"{'-':>8}  {'-':>10}"
         quartiles = f"{each['q1']:.3f} … {each['q3']:.3f}"
         lines.append(f"{name:{width}}  {each['ratio']:8.3f}  {quartiles:>19}  {verdict:>15}  {past}")
     return lines

@@ -22,12 +22,12 @@ for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # before torch is impor
     os.environ.setdefault(_threads, "1")
 
 REFERENCE = Path(__file__).parents[2] / "results" / "records" / "perf"
-"""The committed run: what the first run on a machine is compared with."""
+"""The committed run: what a benchmark is compared with that has not run here before."""
 
 Call = Callable[[], object]
 Compare = Callable[..., None]
 _FOUND = pytest.StashKey[dict[str, dict[str, Any]]]()
-_BEFORE = pytest.StashKey[tuple[Path | None, dict[str, float]]]()
+_BEFORE = pytest.StashKey[dict[str, float]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,8 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_FOUND] = {}
     folder = Path(config.getoption("benchmark_storage").removeprefix("file://"))
-    path = _last(folder) or _last(REFERENCE)  # now: this run's own is stored before the table is printed
-    config.stash[_BEFORE] = (path, _ratios(path) if path else {})
+    config.stash[_BEFORE] = _ratios(REFERENCE) | _ratios(folder)  # now: this run's own are stored before the table
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
@@ -87,12 +86,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     found = config.stash[_FOUND]
     if not found:
         return
-    path, before = config.stash[_BEFORE]
-    write = terminalreporter.write_line
-    write("")
-    write(f"Medians of ratios, pair by pair; `before` is that of {path or 'no earlier run'}.")
-    for line in table(found, before):
-        write(line)
+    terminalreporter.ensure_newline()
+    terminalreporter.section("medians of ratios, pair by pair; before: of the last stored run", sep="-")
+    for line in table(found, config.stash[_BEFORE]):
+        terminalreporter.write_line(line)
 
 
 def table(found: Mapping[str, Mapping[str, Any]], before: Mapping[str, float]) -> list[str]:
@@ -110,15 +107,11 @@ def table(found: Mapping[str, Mapping[str, Any]], before: Mapping[str, float]) -
     return lines
 
 
-def _last(folder: Path) -> Path | None:
-    """The last run that pytest-benchmark stored below a folder, as ``<platform>/<number>_<name>.json``."""
-    return max(folder.glob("*/[0-9]*.json"), key=lambda path: path.name, default=None)
-
-
-def _ratios(path: Path) -> dict[str, float]:
-    """By benchmark, of a stored run."""
+def _ratios(folder: Path) -> dict[str, float]:
+    """Of each benchmark in the last run that has it, as pytest-benchmark stores runs: ``<platform>/<number>_….json``."""
     return {
         each["name"]: each["extra_info"]["ratio"]
+        for path in sorted(folder.glob("*/[0-9]*.json"), key=lambda path: path.name)
         for each in json.loads(path.read_text())["benchmarks"]
         if "ratio" in each["extra_info"]
     }

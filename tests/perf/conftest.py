@@ -108,7 +108,7 @@ def table(found: Mapping[str, Mapping[str, Any]], before: Mapping[str, float]) -
 
 
 def _ratios(folder: Path) -> dict[str, float]:
-    """Of each benchmark in the last run that has it, as pytest-benchmark stores runs: ``<platform>/<number>_….json``."""
+    """Of each benchmark in the last run that has it; pytest-benchmark stores ``<platform>/<number>_….json``."""
     return {
         each["name"]: each["extra_info"]["ratio"]
         for path in sorted(folder.glob("*/[0-9]*.json"), key=lambda path: path.name)

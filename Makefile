@@ -7,14 +7,16 @@ RESULTS ?= runs
 BOARD ?= board
 EXTRAS ?=
 JOBS ?=
+PERF_STORE ?= $(RESULTS)/perf
 RUN_FLAGS ?=
 
-.PHONY: help setup bench board reference steps test lint support atlas weights clean
+.PHONY: help setup bench board reference steps test perf lint support atlas weights clean
 
 help:
 	@echo "make bench [SUITE=embedded]  install, run a suite into ./$(RESULTS), build the board and print its path"
 	@echo "make board                   build the board of ./$(RESULTS) again"
 	@echo "make test / make lint        install and run the tests / the linters"
+	@echo "make perf                    time steps, harness, start-up and board as ratios; stored in ./$(PERF_STORE)"
 	@echo "make reference               the committed records: suite embedded, three seeds; embedded-full, one"
 	@echo "make steps                   the committed training-step times of every method on ViT-B/16"
 	@echo "make support                 the table of methods and backbone families, methods/BACKBONES.md"
@@ -48,6 +50,11 @@ steps: $(VENV)/.installed-base
 
 test: $(VENV)/.installed-test
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -c tests/pytest.ini --rootdir tests tests $(PYTEST_FLAGS)
+
+# Ratios only, against the last run stored there: a slow result is printed, not an error.
+perf: $(VENV)/.installed-test
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -c tests/perf/pytest.ini --rootdir tests/perf tests/perf \
+	--benchmark-storage='file://$(PERF_STORE)' --benchmark-autosave $(PERF_FLAGS)
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff format --check .

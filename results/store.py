@@ -25,6 +25,9 @@ ADAPTERS = "adapters"
 COSTS = "costs"
 """Sub-folder of cost records."""
 
+PERF = "perf"
+"""Sub-folder of what ``make perf`` stores, which are no records."""
+
 R = TypeVar("R")
 
 
@@ -129,7 +132,7 @@ class Store:
         # the folder's own before its sub-folders': where a record lies twice, `path` and `load` mean the same one
         for path in sorted(self.root.rglob("*.json"), key=lambda path: (len(path.parts), path)):
             parts = path.relative_to(self.root).parts[:-1]
-            if not {CARDS, ADAPTERS, COSTS} & set(parts) and not path.name.startswith("."):
+            if not {CARDS, ADAPTERS, COSTS, PERF} & set(parts) and not path.name.startswith("."):
                 yield path
 
     def _cost_files(self) -> Iterator[Path]:

@@ -105,6 +105,7 @@ def test_what_is_not_a_record_is_left_alone(store: Store, record: Make) -> None:
         "suite/cards/tasks/x.json",
         "adapters/x.json",
         "costs/x.json",
+        "perf/Linux-CPython-3.11-64bit/0001_x.json",
         ".hidden.json",
         "notes.txt",
     ):

@@ -85,6 +85,43 @@ def size(value: int) -> str:
     return f"{value} B"
 
 
+def ratio(value: float) -> str:
+    """
+    >>> ratio(0.668), ratio(1), ratio(0.0041)
+    ('0.67×', '1.00×', '0.004×')
+    """
+    return f"{value:.{2 if value >= 0.01 else 3}f}\N{MULTIPLICATION SIGN}"
+
+
+def digits(value: float) -> str:
+    """Three significant digits, or all before the point.
+
+    >>> digits(37), digits(3.456), digits(0.00234), digits(999.7), digits(1712.3)
+    ('37.0', '3.46', '0.00234', '1,000', '1,712')
+    """
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:#.3g}".rstrip(".")
+
+
+def giga(value: float) -> str:
+    """
+    >>> giga(35_126_274_048), giga(1_234_567_000_000), giga(0)
+    ('35.1', '1,235', '0.00')
+    """
+    return digits(value / 1e9)
+
+
+def memory(value: float) -> str:
+    """Bytes, closer than `size` has them.
+
+    >>> memory(847_434_424), memory(8_718_639_784), memory(900)
+    ('847 MB', '8.72 GB', '0.900 kB')
+    """
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if value >= unit * 0.9995:
+            return f"{digits(value / unit)} {name}"
+    return f"{digits(value / 1e3)} kB"
+
+
 def plain(value: Any) -> str:
     """A setting or fact as a person writes it: text bare, everything else as JSON.
 

@@ -1,0 +1,392 @@
+"""Cost records to sheets: one per backbone and input, a row per method configuration and variant.
+
+The rules of comparison live here:
+
+- Counts, operations and estimated memory depend on the spec alone and are compared within a sheet.
+- Full fine-tuning in a ratio is that of the same sheet under the same precision and gradient checkpointing. It freezes
+  nothing, so that the frozen matrices' type does not matter to it.
+- A variant (another precision, frozen matrices in fewer bits, gradient checkpointing) is compared with the plain row of
+  the same configuration, too.
+- Speed and measured memory stand in a table of their own for each hardware class, and are never compared across.
+- What failed keeps its row, with its status and the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..results import CostRecord, CostSpec, Memory, canonical_json
+from .catalogue import Catalogue, Entry, families_in_order
+from .configurations import anchor, common_config, differences, grouped
+
+REFERENCE = "full"
+"""The method that ratios are relative to."""
+
+BARE = "linear"
+"""The method that adds nothing to the backbone but a head."""
+
+PARTS = ("weights", "gradients", "optimizer", "activations", "inputs")
+"""Of the memory at a training step's peak, in the order of `results.MemoryBreakdown`."""
+
+
+@dataclass(frozen=True, order=True)
+class Shape:
+    """The input that a sheet's rows share."""
+
+    batch_size: int
+    input_shape: tuple[int, int, int]
+    num_classes: int
+
+    def __str__(self) -> str:
+        size = "\N{MULTIPLICATION SIGN}".join(map(str, self.input_shape))
+        return f"batch {self.batch_size}, {size}, {self.num_classes} classes"
+
+
+@dataclass(frozen=True, order=True)
+class Variant:
+    """What saves memory whatever the method."""
+
+    frozen_dtype: str = "float32"
+    gradient_checkpointing: bool = False
+    precision: str = "float32"
+
+    @classmethod
+    def of(cls, spec: CostSpec) -> Variant:
+        return cls(spec.frozen_dtype, spec.gradient_checkpointing, spec.precision)
+
+    @property
+    def plain(self) -> bool:
+        return self == Variant()
+
+    @property
+    def order(self) -> tuple[int, Variant]:
+        """The fewer departures from the plain one, the earlier."""
+        return (len(self.badges), self)
+
+    @property
+    def badges(self) -> tuple[str, ...]:
+        badges = [self.precision] if self.precision != "float32" else []
+        badges += [f"frozen {self.frozen_dtype}"] if self.frozen_dtype != "float32" else []
+        badges += ["checkpointing"] if self.gradient_checkpointing else []
+        return tuple(badges)
+
+
+@dataclass
+class CostRow:
+    """One configuration of one method in one variant, with its records on whatever hardware."""
+
+    key: str
+    """Unique in the site."""
+    method: Entry
+    version: int
+    config: dict[str, Any]
+    differences: tuple[str, ...]
+    """How the configuration differs from the method's default."""
+    superseded: bool
+    """Whether the sheet holds a newer version of the method."""
+    badges: tuple[str, ...]
+    variant: Variant
+    record: CostRecord
+    """That of the counts and the estimate: without hardware where there is one, any other that succeeded else."""
+    measured: tuple[CostRecord, ...]
+    """Those with a hardware class."""
+    full: CostRow | None = None
+    """Full fine-tuning to compare with."""
+    plain: CostRow | None = None
+    """The same configuration without the variant; None of a row that is plain itself."""
+
+    @property
+    def label(self) -> str:
+        return " ".join((self.method.name, *self.differences, *self.badges))
+
+    @property
+    def memory(self) -> Memory | None:
+        return self.record.memory.estimated if self.record.memory else None
+
+    @property
+    def peak(self) -> int | None:
+        """Of a training step, estimated."""
+        return self.memory.train_peak_allocated_bytes if self.memory else None
+
+    @property
+    def parts(self) -> list[tuple[str, int]]:
+        """The peak's bytes by what they are."""
+        breakdown = self.memory.breakdown_bytes if self.memory else None
+        return [(part, getattr(breakdown, part)) for part in PARTS] if breakdown else []
+
+    @property
+    def memory_ratio(self) -> float | None:
+        """Of the training peak to that of full fine-tuning."""
+        return quotient(self.peak, self.full.peak if self.full else None)
+
+    @property
+    def saving_ratio(self) -> float | None:
+        """Of the training peak to that of the plain row."""
+        return quotient(self.peak, self.plain.peak if self.plain else None)
+
+    @property
+    def train_flops(self) -> int | None:
+        return self.record.compute.train_step_flops if self.record.compute else None
+
+    @property
+    def flops_ratio(self) -> float | None:
+        """Of a training step's operations to those of full fine-tuning."""
+        return quotient(self.train_flops, self.full.train_flops if self.full else None)
+
+    @property
+    def reason(self) -> str:
+        return reason(self.record)
+
+    @property
+    def identity(self) -> tuple[str, int, bytes]:
+        """What joins it to runs."""
+        return (self.method.name, self.version, canonical_json(self.config))
+
+
+@dataclass(frozen=True)
+class MeasuredRow:
+    """A row's record on one class of hardware."""
+
+    row: CostRow
+    record: CostRecord
+    full: CostRecord | None
+    """Full fine-tuning to compare with, on the same hardware."""
+
+    @property
+    def memory(self) -> Memory | None:
+        return self.record.memory.measured if self.record.memory else None
+
+    @property
+    def memory_ratio(self) -> float | None:
+        """Of the measured training peak to that of full fine-tuning."""
+        full = self.full.memory.measured if self.full and self.full.memory else None
+        return quotient(
+            self.memory.train_peak_allocated_bytes if self.memory else None,
+            full.train_peak_allocated_bytes if full else None,
+        )
+
+    @property
+    def reason(self) -> str:
+        return reason(self.record)
+
+
+@dataclass(frozen=True)
+class HardwareTable:
+    key: str
+    hardware: str
+    rows: list[MeasuredRow]
+
+    @property
+    def has_memory(self) -> bool:
+        return any(row.memory for row in self.rows)
+
+    @property
+    def has_speed(self) -> bool:
+        return any(row.record.speed for row in self.rows)
+
+    @property
+    def failed(self) -> list[MeasuredRow]:
+        return [row for row in self.rows if row.record.status != "ok"]
+
+
+@dataclass
+class Sheet:
+    """All costs on one backbone for one input."""
+
+    key: str
+    backbone: Entry
+    shape: Shape
+    rows: list[CostRow]
+    hardware: list[HardwareTable] = field(default_factory=list)
+
+    @cached_property
+    def size(self) -> int | None:
+        """The bare backbone's parameters: all of `BARE` but its head, or the smallest model's where that is unknown."""
+        bare = [row for row in self.rows if row.method.name == BARE and row.record.params]
+        sizes = (_without_head(row.record) for row in bare or self.rows)
+        return min((size for size in sizes if size is not None), default=None)
+
+    @cached_property
+    def highest(self) -> int:
+        """The largest peak, which the bars are drawn to."""
+        return max((row.peak for row in self.rows if row.peak), default=1)
+
+    @property
+    def variants(self) -> bool:
+        return any(not row.variant.plain for row in self.rows)
+
+    @property
+    def failed(self) -> list[CostRow]:
+        return [row for row in self.rows if row.record.status != "ok"]
+
+    @property
+    def families(self) -> list[tuple[str, str]]:
+        return families_in_order((row.method.family, row.method.colour) for row in self.rows)
+
+    @cached_property
+    def by_method(self) -> Mapping[tuple[str, int, bytes], CostRow]:
+        """The plain rows, by what joins them to runs."""
+        return {row.identity: row for row in self.rows if row.variant.plain}
+
+    @property
+    def href(self) -> str:
+        return f"efficiency/{self.backbone.slug}.html#{self.key}"
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The main sheets side by side: a row for each plain configuration, a cell for each backbone."""
+
+    sheets: list[Sheet]
+    rows: list[tuple[CostRow, list[CostRow | None]]]
+    """One of the configuration's rows, to name it, and its row in each sheet."""
+
+    @property
+    def families(self) -> list[tuple[str, str]]:
+        return families_in_order((row.method.family, row.method.colour) for row, _ in self.rows)
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    sheets: list[Sheet]
+
+    @cached_property
+    def by_backbone(self) -> Mapping[str, list[Sheet]]:
+        return grouped(self.sheets, lambda sheet: sheet.backbone.name)
+
+    def main_sheet(self, backbone: str) -> Sheet | None:
+        """The one of several inputs that has most plain rows; of equals the smallest input."""
+        sheets = self.by_backbone.get(backbone, [])
+        return min(sheets, key=lambda sheet: (-len(sheet.by_method), sheet.shape), default=None)
+
+    def of_method(self, name: str) -> list[tuple[Sheet, CostRow]]:
+        return [(sheet, row) for sheet in self.sheets for row in sheet.rows if row.method.name == name]
+
+    def overview(self, sheets: list[Sheet]) -> Overview:
+        """Main sheets side by side, in the order given."""
+        known: dict[tuple[str, int, bytes], CostRow] = {}
+        for sheet in sheets:
+            for identity, row in sheet.by_method.items():
+                if not row.superseded:
+                    known.setdefault(identity, row)
+        rows = [(row, [sheet.by_method.get(identity) for sheet in sheets]) for identity, row in known.items()]
+        return Overview(sheets, sorted(rows, key=lambda item: (_mean_ratio(item[1]), item[0].label)))
+
+
+def quotient(value: float | None, reference: float | None) -> float | None:
+    return value / reference if value is not None and reference else None
+
+
+def reason(record: CostRecord) -> str:
+    """Why there is no number, the empty string where there is one."""
+    if record.error is None:
+        return "" if record.status == "ok" else record.status
+    return f"{record.status} in {record.error.phase}: {record.error.message}"
+
+
+def make_efficiency(costs: Iterable[CostRecord], catalogue: Catalogue) -> Efficiency:
+    """Sort cost records into sheets."""
+    costs = sorted(costs, key=lambda cost: (cost.spec.backbone, _shape(cost), cost.spec.method.name, cost.cost_id))
+    defaults = {
+        name: catalogue.methods[name].defaults or common_config(cost.spec.method.config for cost in group)
+        for name, group in grouped(costs, lambda cost: cost.spec.method.name).items()
+    }
+    sheets = grouped(costs, lambda cost: (cost.spec.backbone, _shape(cost)))
+    return Efficiency(
+        [_sheet(backbone, shape, group, catalogue, defaults) for (backbone, shape), group in sheets.items()]
+    )
+
+
+def _shape(cost: CostRecord) -> Shape:
+    spec = cost.spec
+    return Shape(spec.batch_size, spec.input_shape, spec.num_classes)
+
+
+def _sheet(
+    backbone: str,
+    shape: Shape,
+    costs: Sequence[CostRecord],
+    catalogue: Catalogue,
+    defaults: Mapping[str, Mapping[str, Any]],
+) -> Sheet:
+    place = (backbone, shape.batch_size, shape.input_shape, shape.num_classes)
+    versions = {
+        name: sorted({cost.spec.method.version for cost in group})
+        for name, group in grouped(costs, lambda cost: cost.spec.method.name).items()
+    }
+    rows = []
+    for (method, variant), group in grouped(
+        costs, lambda cost: (canonical_json(cost.spec.method), Variant.of(cost.spec))
+    ).items():
+        spec = group[0].spec.method
+        version_badge = (f"v{spec.version}",) if len(versions[spec.name]) > 1 else ()
+        rows.append(
+            CostRow(
+                key=anchor("cost", *place, method.decode(), *variant.badges),
+                method=catalogue.methods[spec.name],
+                version=spec.version,
+                config=spec.config,
+                differences=differences(spec.config, defaults[spec.name]),
+                superseded=spec.version != versions[spec.name][-1],
+                badges=(*version_badge, *variant.badges),
+                variant=variant,
+                record=min(group, key=_standing),
+                measured=tuple(cost for cost in group if cost.spec.hardware_class is not None),
+            )
+        )
+    _compare(rows)
+    rows = _in_order(rows)
+    return Sheet(anchor("sheet", *place), catalogue.backbones[backbone], shape, rows, _hardware(rows, place))
+
+
+def _standing(cost: CostRecord) -> tuple[bool, bool, str]:
+    """Of a row's records the first is shown."""
+    return (cost.memory is None, cost.spec.hardware_class is not None, cost.spec.hardware_class or "")
+
+
+def _compare(rows: Sequence[CostRow]) -> None:
+    """Find for each row the rows that it is compared with."""
+    full = {
+        (row.variant.precision, row.variant.gradient_checkpointing): row
+        for row in rows
+        if row.method.name == REFERENCE and not row.superseded and row.variant.frozen_dtype == "float32"
+    }
+    plain = {row.identity: row for row in rows if row.variant.plain}
+    for row in rows:
+        row.full = full.get((row.variant.precision, row.variant.gradient_checkpointing))
+        row.plain = None if row.variant.plain else plain.get(row.identity)
+
+
+def _in_order(rows: Sequence[CostRow]) -> list[CostRow]:
+    """By the training peak of the plain row, which its variants follow; what has no peak comes last."""
+    blocks = [
+        sorted(block, key=lambda row: row.variant.order) for block in grouped(rows, lambda row: row.identity).values()
+    ]
+    blocks.sort(key=lambda block: (block[0].peak is None, block[0].peak or 0, block[0].label))
+    return [row for block in blocks for row in block]
+
+
+def _hardware(rows: Sequence[CostRow], place: tuple[Any, ...]) -> list[HardwareTable]:
+    tables = []
+    for name in sorted({str(cost.spec.hardware_class) for row in rows for cost in row.measured}):
+        records = {row.key: cost for row in rows for cost in row.measured if cost.spec.hardware_class == name}
+        measured = [
+            MeasuredRow(row, records[row.key], records.get(row.full.key) if row.full else None)
+            for row in rows
+            if row.key in records
+        ]
+        tables.append(HardwareTable(anchor("hardware", *place, name), name, measured))
+    return tables
+
+
+def _without_head(cost: CostRecord) -> int | None:
+    params = cost.params
+    return params.total - params.trainable + params.trainable_without_head if params else None
+
+
+def _mean_ratio(rows: Sequence[CostRow | None]) -> float:
+    ratios = [ratio for row in rows if row and (ratio := row.memory_ratio) is not None]
+    return sum(ratios) / len(ratios) if ratios else float("inf")

@@ -74,7 +74,7 @@ class Variant:
         return tuple(badges)
 
 
-@dataclass
+@dataclass(eq=False)  # full fine-tuning is compared with itself
 class CostRow:
     """One configuration of one method in one variant, with its records on whatever hardware."""
 
@@ -93,7 +93,7 @@ class CostRow:
     """That of the counts and the estimate: without hardware where there is one, any other that succeeded else."""
     measured: tuple[CostRecord, ...]
     """Those with a hardware class."""
-    full: CostRow | None = None
+    full: CostRow | None = field(default=None, repr=False)
     """Full fine-tuning to compare with."""
     plain: CostRow | None = None
     """The same configuration without the variant; None of a row that is plain itself."""
@@ -198,16 +198,11 @@ class Sheet:
 
     key: str
     backbone: Entry
+    size: int | None
+    """The bare backbone's parameters."""
     shape: Shape
     rows: list[CostRow]
     hardware: list[HardwareTable] = field(default_factory=list)
-
-    @cached_property
-    def size(self) -> int | None:
-        """The bare backbone's parameters: all of `BARE` but its head, or the smallest model's where that is unknown."""
-        bare = [row for row in self.rows if row.method.name == BARE and row.record.params]
-        sizes = (_without_head(row.record) for row in bare or self.rows)
-        return min((size for size in sizes if size is not None), default=None)
 
     @cached_property
     def highest(self) -> int:
@@ -294,9 +289,13 @@ def make_efficiency(costs: Iterable[CostRecord], catalogue: Catalogue) -> Effici
         name: catalogue.methods[name].defaults or common_config(cost.spec.method.config for cost in group)
         for name, group in grouped(costs, lambda cost: cost.spec.method.name).items()
     }
+    sizes = {name: _bare_size(group) for name, group in grouped(costs, lambda cost: cost.spec.backbone).items()}
     sheets = grouped(costs, lambda cost: (cost.spec.backbone, _shape(cost)))
     return Efficiency(
-        [_sheet(backbone, shape, group, catalogue, defaults) for (backbone, shape), group in sheets.items()]
+        [
+            _sheet(backbone, sizes[backbone], shape, group, catalogue, defaults)
+            for (backbone, shape), group in sheets.items()
+        ]
     )
 
 
@@ -307,6 +306,7 @@ def _shape(cost: CostRecord) -> Shape:
 
 def _sheet(
     backbone: str,
+    size: int | None,
     shape: Shape,
     costs: Sequence[CostRecord],
     catalogue: Catalogue,
@@ -339,7 +339,7 @@ def _sheet(
         )
     _compare(rows)
     rows = _in_order(rows)
-    return Sheet(anchor("sheet", *place), catalogue.backbones[backbone], shape, rows, _hardware(rows, place))
+    return Sheet(anchor("sheet", *place), catalogue.backbones[backbone], size, shape, rows, _hardware(rows, place))
 
 
 def _standing(cost: CostRecord) -> tuple[bool, bool, str]:
@@ -382,9 +382,11 @@ def _hardware(rows: Sequence[CostRow], place: tuple[Any, ...]) -> list[HardwareT
     return tables
 
 
-def _without_head(cost: CostRecord) -> int | None:
-    params = cost.params
-    return params.total - params.trainable + params.trainable_without_head if params else None
+def _bare_size(costs: Sequence[CostRecord]) -> int | None:
+    """A backbone's parameters: all of `BARE` but its head, or the smallest model's where that is unknown."""
+    known = [(cost.spec.method.name, cost.params) for cost in costs if cost.params]
+    bare = [params for name, params in known if name == BARE] or [params for _, params in known]
+    return min((each.total - each.trainable + each.trainable_without_head for each in bare), default=None)
 
 
 def _mean_ratio(rows: Sequence[CostRow | None]) -> float:

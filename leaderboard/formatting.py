@@ -31,7 +31,7 @@ def count(value: float) -> str:
     >>> count(0), count(840), count(38_400), count(294_912), count(85_798_656)
     ('0', '840', '38.4 k', '294.9 k', '85.8 M')
     """
-    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if round(value / unit, 1) >= 1:
             return f"{value / unit:.1f} {name}"
     return f"{value:.0f}"

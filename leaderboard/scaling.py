@@ -21,12 +21,8 @@ SIZES = (
 )  # fmt: skip
 """Words that tell a size, as timm and open_clip have them."""
 
-QUANTITIES = {
-    "memory": "training memory, bytes",
-    "forward": "forward FLOPs an image",
-    "train": "FLOPs a training step",
-}
-"""What is fitted, and how its axis is named."""
+QUANTITIES = ("memory", "forward", "train")
+"""What is fitted: a training step's peak in bytes, FLOPs of an image's forward pass, and of a training step."""
 
 MIN_SIZES = 3
 """Through two points any power law goes."""

@@ -99,7 +99,8 @@ def _label(axes: Axes, curves: Sequence[Curve], quantity: str, colour: str) -> N
             label, (1.0, (end - box.y0) / scale), xycoords="axes fraction", xytext=(1.05, (height - box.y0) / scale),
             textcoords="axes fraction", fontsize=7.5, color=COLOURS["ink"], va="center", annotation_clip=False,
             arrowprops={
-                "arrowstyle": "-", "color": COLOURS[f"family-{colour}"], "linewidth": 0.5, "shrinkA": 1, "shrinkB": 1
+                "arrowstyle": "-", "color": COLOURS[f"family-{colour}"], "linewidth": 0.5, "shrinkA": 1, "shrinkB": 1,
+                "relpos": (0, 0.5),
             },
         )  # fmt: skip
 

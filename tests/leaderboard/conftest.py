@@ -331,6 +331,24 @@ def full_results(results: Results) -> Results:
     results.task("embedded/motion", "video", "video")
     results.run("frame_mean", "embedded/motion", 15.0, params=0)
     results.run("linear", "plugin/cars", 12.0, params=0)
+    for place, word in enumerate(("tiny", "small", "base", "<i>")):
+        backbone, size = f"timm/vit_{word}_patch16_224", 10**6 * 4**place
+        for name, peak in (("full", 8), ("lora", 5), ("linear", 1)):
+            config = {"rank": 8} if name == "lora" else {}
+            flops = 400 * size
+            peak = round(peak * 10**8 * 2**place)
+            results.cost(name, peak, backbone=backbone, size=size, config=config, flops=flops, train_flops=192 * flops)
+        results.cost("weird/<b>$x_1", status="error", message=hostile, backbone=backbone, config={"<u>": hostile})
+    results.cost("full", 8 * 10**8, backbone="embedded/vit", size=10**6)
+    results.cost("lora", 4 * 10**8, backbone="embedded/vit", size=10**6, config={"rank": 8}, merged=1)
+    for precision, dtype, peak in (("bfloat16", "float32", 3), ("bfloat16", "int8", 2)):
+        variant = {"precision": precision, "frozen_dtype": dtype, "config": {"rank": 8}}
+        results.cost("lora", peak * 10**8, backbone="embedded/vit", size=10**6, **variant)
+    hardware = f"cuda:{hostile}"
+    timed = {"backbone": "embedded/vit", "config": {"rank": 8}, "hardware": hardware}
+    results.cost("lora", 4 * 10**8, measured=5 * 10**8, step_ms=134.0, merged_speed=True, **timed)
+    results.cost("full", 8 * 10**8, backbone="embedded/vit", hardware=hardware, status="oom", message=hostile)
+    (results.root / "costs" / "0000000000000000.json").write_text("{")
     (results.root / "0000000000000000.json").write_text('{"schema_version": 1,')
     return results
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..results import RunRecord
 from .catalogue import Entry, families_in_order, slug
-from .efficiency import CostRow, Shape
+from .sheets import CostRow, Shape
 from .summary import Summary, summarize
 
 State = Literal["ranked", "partial", "deviation", "superseded"]

@@ -12,7 +12,7 @@ import numpy as np
 
 from .catalogue import Entry, families_in_order, slug
 from .configurations import grouped
-from .efficiency import CostRow, Efficiency, Shape, Sheet
+from .sheets import CostRow, Efficiency, Shape, Sheet
 
 SIZES = (
     "atto", "femto", "pico", "nano", "zepto", "tiny", "ti", "xsmall", "xs", "small", "s", "little", "medium", "mediumd",

@@ -21,11 +21,11 @@ from . import formatting
 from .catalogue import FAMILIES, GROUPS, Catalogue, Entry, families_in_order, place
 from .command import reproduce
 from .curves import chosen_variant, loss_curve, mean_variants, variant_curve
-from .efficiency import PARTS, Efficiency, Overview, Sheet
 from .model import Board, Row, Table
 from .plots import Point, scatter
 from .scaling import MIN_SIZES, QUANTITIES, Ladder, by_ladder, make_ladders, size_word
 from .scaling_plot import scaling_chart
+from .sheets import PARTS, Efficiency, Overview, Sheet
 
 _HERE = Path(__file__).parent
 

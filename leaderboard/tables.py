@@ -18,9 +18,9 @@ from typing import Any, Literal
 from ..results import RunRecord, canonical_json
 from .catalogue import GROUPS, TRACKS, Catalogue, Entry, place
 from .configurations import anchor, common_config, differences, grouped
-from .efficiency import CostRow, Efficiency
 from .formatting import exact, figure, plain, spread
 from .model import Board, Cell, Column, Figure, Group, Parameters, Row, State, Table, TaskColumns, Track
+from .sheets import CostRow, Efficiency
 from .summary import Summary, mean_over_tasks, ranks
 
 _STATES: tuple[State, ...] = ("ranked", "partial", "superseded", "deviation")

@@ -13,8 +13,9 @@ import pytest
 
 from peftmark.leaderboard import build_board
 from peftmark.leaderboard.catalogue import Catalogue
-from peftmark.leaderboard.efficiency import CostRow, Efficiency, Sheet, make_efficiency
+from peftmark.leaderboard.efficiency import make_efficiency
 from peftmark.leaderboard.model import Board, Row, Table
+from peftmark.leaderboard.sheets import CostRow, Efficiency, Sheet
 from peftmark.leaderboard.tables import make_board
 from peftmark.results import (
     BackboneSpec,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from peftmark.leaderboard.efficiency import Shape, Variant
+from peftmark.leaderboard.sheets import Shape, Variant
 
 if TYPE_CHECKING:
     from .conftest import Results
@@ -91,6 +91,7 @@ def test_out_of_memory_on_hardware_keeps_the_estimate(results: Results) -> None:
     assert (table.hardware, table.rows[0].memory) == ("cuda:small", None)
     assert table.rows[0].reason == "oom in memory: tried 80 GB"
     assert (table.has_memory, table.has_speed) == (False, False)
+    assert (results.sheet().failed, [r.row.label for r in table.failed]) == ([], ["full"])
 
 
 def test_hardware_is_never_compared_across(results: Results) -> None:

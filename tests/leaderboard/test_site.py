@@ -118,6 +118,18 @@ def test_numbers_link_to_their_runs(full_results: Results, site: Path) -> None:
     assert f'href="{sibling.run_id}.html"' in text
 
 
+def test_failed_runs_are_cells_that_say_so(results: Results, tmp_path: Path) -> None:
+    statuses = ("unsupported", "oom", "diverged", "timeout", "error")
+    for status in statuses:
+        results.run(f"{status}_method", "vtab/a", status=status, message=f"why {status}")
+    text = (results.build(tmp_path / "board") / "index.html").read_text(encoding="utf-8")
+    for status in statuses:
+        cell = rf'<td class="number task[^"]*" data-value="" title="seed 0: {status} in adapt: why {status}">'
+        assert re.search(
+            rf'{cell}<a href="runs/\w+\.html"><span class="status status-{status}">{status}</span></a>', text
+        )
+
+
 def test_plots_follow_the_colour_scheme(site: Path) -> None:
     text = (site / "index.html").read_text(encoding="utf-8")
     plot = text[text.index("<svg") : text.index("</svg>")]

@@ -150,16 +150,17 @@ class Ladder:
 
 
 def make_ladders(efficiency: Efficiency) -> list[Ladder]:
-    """Ladders of two sizes and more, for each input."""
+    """Ladders on which any method has costs of two sizes or more, for each input."""
     named = [
         (sheet, name) for sheet in efficiency.sheets if (name := parse_name(sheet.backbone.name)).size and sheet.size
     ]
     ladders = []
     for (ladder, shape), group in sorted(grouped(named, lambda item: (item[1].ladder, item[0].shape)).items()):
         chosen, left_out = _one_a_size(group)
-        if len(chosen) > 1:
-            rungs = sorted((Rung(sheet, sheet.size or 0) for sheet in chosen), key=lambda rung: rung.size)
-            ladders.append(Ladder(ladder, shape, rungs, left_out, _curves(rungs)))
+        rungs = sorted((Rung(sheet, sheet.size or 0) for sheet in chosen), key=lambda rung: rung.size)
+        curves = _curves(rungs)
+        if curves:
+            ladders.append(Ladder(ladder, shape, rungs, left_out, curves))
     return ladders
 
 
@@ -186,24 +187,19 @@ def _one_a_size(group: Iterable[tuple[Sheet, ArchitectureName]]) -> tuple[list[S
 
 def _curves(rungs: Sequence[Rung]) -> list[Curve]:
     """Of plain rows; those that succeed on one size only have no curve."""
-    rows: dict[tuple[str, int, bytes], list[tuple[int, CostRow]]] = {}
+    points: dict[tuple[str, int, bytes], tuple[CostRow, dict[str, list[tuple[float, float]]]]] = {}
     for rung in rungs:
         for identity, row in rung.sheet.by_method.items():
-            if not row.superseded and row.record.memory and row.record.compute:
-                rows.setdefault(identity, []).append((rung.size, row))
-    curves = [_curve(items) for items in rows.values() if len(items) > 1]
+            compute = row.record.compute
+            if row.superseded or not row.peak or not compute:
+                continue
+            _, costs = points.setdefault(identity, (row, {quantity: [] for quantity in QUANTITIES}))
+            found = {
+                "memory": row.peak,
+                "forward": compute.forward_flops_per_image,
+                "train": compute.train_step_flops,
+            }
+            for quantity, cost in found.items():
+                costs[quantity].append((float(rung.size), float(max(cost, 1))))  # nothing has no logarithm
+    curves = [Curve(row.method, row.label, costs) for row, costs in points.values() if len(costs["memory"]) > 1]
     return sorted(curves, key=lambda curve: curve.label)
-
-
-def _curve(items: Sequence[tuple[int, CostRow]]) -> Curve:
-    known = [(float(size), row.peak, row.record.compute) for size, row in items]
-    first = items[0][1]
-    return Curve(
-        method=first.method,
-        label=first.label,
-        points={
-            "memory": [(size, float(peak)) for size, peak, _ in known if peak],
-            "forward": [(size, float(compute.forward_flops_per_image)) for size, _, compute in known if compute],
-            "train": [(size, float(compute.train_step_flops)) for size, _, compute in known if compute],
-        },
-    )

@@ -8,15 +8,21 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from .formatting import count, size
 from .scaling import Curve, Ladder
 from .svg import COLOURS, MARKERS, inline, plain_axes, style
 
 _ACROSS = 3
-_LINE = 0.125
-"""Inches that a label takes, from one line of text to the next."""
+_WIDTH, _LEFT = 2.3, 0.6
+"""Inches of a chart, and of the axis left of the first."""
+
+_LINE, _CHARACTER = 0.125, 0.062
+"""Inches from one line of labels to the next, and that a character of them takes."""
+
+_LONGEST = 30
+"""Characters of a label; the table has the whole name."""
 
 
 def scaling_chart(ladder: Ladder, quantity: str) -> str:
@@ -26,12 +32,14 @@ def scaling_chart(ladder: Ladder, quantity: str) -> str:
     down = math.ceil(len(families) / _ACROSS)
     across = min(_ACROSS, len(families))
     height = max(1.9, _LINE * max(len(curves) for curves in of_family.values())) + 0.55
+    names = 0.35 + _CHARACTER * max(len(_shortened(curve.label)) for curve in ladder.curves)
+    width = _LEFT + across * (_WIDTH + names)
     with style():
-        drawing = Figure(figsize=(0.6 + 3.6 * across, height * down))
+        drawing = Figure(figsize=(width, height * down))
         FigureCanvasSVG(drawing)
         grid = drawing.subplots(down, across, sharex=True, sharey=True, squeeze=False)
         drawing.subplots_adjust(
-            left=0.6 / (0.6 + 3.6 * across), right=1 - 1.15 / (0.6 + 3.6 * across), wspace=0.62,
+            left=_LEFT / width, right=1 - names / width, wspace=names / _WIDTH,
             top=1 - 0.3 / (height * down), bottom=0.42 / (height * down), hspace=0.24,
         )  # fmt: skip
         panels = list(grid.flat)
@@ -65,15 +73,34 @@ def _axes(axes: Axes, ladder: Ladder, quantity: str, unit: Callable[[int], str])
     values = [value for curve in ladder.curves for _, value in curve.points[quantity]]
     axes.set_xscale("log")
     axes.set_yscale("log")
-    margin = (max(sizes) / min(sizes)) ** 0.04
+    margin = max(1.05, (max(sizes) / min(sizes)) ** 0.04)
     axes.set_xlim(min(sizes) / margin, max(sizes) * margin)
     axes.set_ylim(min(values) / 1.25, max(values) * 1.25)
-    axes.xaxis.set_major_locator(FixedLocator(sizes))
+    axes.xaxis.set_major_locator(FixedLocator(_apart(sizes)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: count(x).replace(".0", "")))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_locator(FixedLocator(sizes))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_locator(FixedLocator(_ticks(min(values), max(values))))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: unit(round(y)).replace(".0", "")))
     axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _apart(sizes: Sequence[int]) -> list[int]:
+    """Sizes whose labels do not cover each other on a logarithmic axis, the largest first.
+
+    >>> _apart([10, 100, 900, 1000])
+    [1000, 100, 10]
+    """
+    gap = 0.17 * math.log(max(sizes) / min(sizes))
+    kept: list[int] = []
+    for each in sorted(set(sizes), reverse=True):
+        if not kept or math.log(kept[-1] / each) >= gap:
+            kept.append(each)
+    return kept
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -94,10 +121,10 @@ def _label(axes: Axes, curves: Sequence[Curve], quantity: str, colour: str) -> N
     ends = sorted((float(axes.transData.transform(curve.points[quantity][-1])[1]), curve.label) for curve in curves)
     heights = spread_out([height for height, _ in ends], line, box.y0, box.y1)
     for height, (end, label) in zip(heights, ends, strict=True):
-        scale = box.height or 1
+        start, to = ((y - box.y0) / box.height for y in (end, height))
         axes.annotate(
-            label, (1.0, (end - box.y0) / scale), xycoords="axes fraction", xytext=(1.05, (height - box.y0) / scale),
-            textcoords="axes fraction", fontsize=7.5, color=COLOURS["ink"], va="center", annotation_clip=False,
+            _shortened(label), (1.0, start), xycoords="axes fraction", xytext=(1.05, to), textcoords="axes fraction",
+            fontsize=7.5, color=COLOURS["ink"], va="center", annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-", "color": COLOURS[f"family-{colour}"], "linewidth": 0.5, "shrinkA": 1, "shrinkB": 1,
                 "relpos": (0, 0.5),
@@ -106,7 +133,7 @@ def _label(axes: Axes, curves: Sequence[Curve], quantity: str, colour: str) -> N
 
 
 def spread_out(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move ascending heights apart to at least `gap`, as little as needed, and up again where they leave the bottom.
+    """Move ascending heights up until they are `gap` apart, and down again where they pass the top.
 
     >>> spread_out([0.0, 1.0, 10.0], 2.0, 0.0, 20.0)
     [0.0, 2.0, 10.0]

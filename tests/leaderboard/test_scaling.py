@@ -125,6 +125,12 @@ def test_inputs_and_single_sizes_make_no_ladder(results: Results) -> None:
     assert make_ladders(results.efficiency()) == []
 
 
+def test_sizes_without_a_method_in_common_make_no_ladder(results: Results) -> None:
+    add_power_law(results, "linear", 0.5, ("tiny",))
+    add_power_law(results, "full", 0.5, ("base",))
+    assert make_ladders(results.efficiency()) == []
+
+
 def test_variants_do_not_enter_a_curve(results: Results) -> None:
     add_power_law(results, "linear", 0.5, ("tiny", "base"))
     results.cost("linear", 1, backbone="timm/vit_tiny_patch16_224", precision="bfloat16")

@@ -88,9 +88,9 @@ def _sheet(
     return Sheet(anchor("sheet", *place), catalogue.backbones[backbone], size, shape, rows, _hardware(rows, place))
 
 
-def _standing(cost: CostRecord) -> tuple[bool, bool, str]:
-    """Of a row's records the first is shown."""
-    return (cost.memory is None, cost.spec.hardware_class is not None, cost.spec.hardware_class or "")
+def _standing(cost: CostRecord) -> tuple[bool, str]:
+    """Of a row's records the first is shown: one with an estimate, if possible one without hardware."""
+    return (cost.memory is None, cost.spec.hardware_class or "")
 
 
 def _compare(rows: Sequence[CostRow]) -> None:

@@ -4,7 +4,7 @@ The rules of comparison live here:
 
 - Counts, operations and estimated memory depend on the spec alone and are compared within a sheet.
 - Full fine-tuning in a ratio is that of the same sheet under the same precision and gradient checkpointing. It freezes
-  nothing, so that the frozen matrices' type does not matter to it.
+  nothing, so that the frozen matrices' type makes no difference to it.
 - A variant (another precision, frozen matrices in fewer bits, gradient checkpointing) is compared with the plain row of
   the same configuration, too.
 - Speed and measured memory stand in a table of their own for each hardware class, and are never compared across.
@@ -95,11 +95,9 @@ def _standing(cost: CostRecord) -> tuple[bool, str]:
 
 def _compare(rows: Sequence[CostRow]) -> None:
     """Find for each row the rows that it is compared with."""
-    full = {
-        (row.variant.precision, row.variant.gradient_checkpointing): row
-        for row in rows
-        if row.method.name == REFERENCE and not row.superseded and row.variant.frozen_dtype == "float32"
-    }
+    references = [row for row in rows if row.method.name == REFERENCE and not row.superseded]
+    references.sort(key=lambda row: (row.peak is not None, row.variant.frozen_dtype == "float32"))  # the last one stays
+    full = {(row.variant.precision, row.variant.gradient_checkpointing): row for row in references}
     plain = {row.identity: row for row in rows if row.variant.plain}
     for row in rows:
         row.full = full.get((row.variant.precision, row.variant.gradient_checkpointing))

@@ -90,7 +90,7 @@ def ratio(value: float) -> str:
     >>> ratio(0.668), ratio(1), ratio(0.0041)
     ('0.67×', '1.00×', '0.004×')
     """
-    return f"{value:.{2 if value >= 0.01 else 3}f}\N{MULTIPLICATION SIGN}"
+    return f"{value:.{2 if value >= 0.01 else 3}f}×"
 
 
 def digits(value: float) -> str:

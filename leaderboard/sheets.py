@@ -24,8 +24,7 @@ class Shape:
     num_classes: int
 
     def __str__(self) -> str:
-        size = "\N{MULTIPLICATION SIGN}".join(map(str, self.input_shape))
-        return f"batch {self.batch_size}, {size}, {self.num_classes} classes"
+        return f"batch {self.batch_size}, {'×'.join(map(str, self.input_shape))}, {self.num_classes} classes"
 
 
 @dataclass(frozen=True, order=True)

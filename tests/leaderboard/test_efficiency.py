@@ -53,11 +53,22 @@ def test_a_variant_is_compared_with_its_own_precision_and_with_the_plain_row(res
     }
 
 
+def test_full_fine_tuning_freezes_nothing(results: Results) -> None:
+    """So with its matrices in fewer bits it is the reference, too, where there is no other."""
+    results.cost("full", 4 * GB, precision="bfloat16", frozen_dtype="nf4", checkpointing=True)
+    results.cost("lora", 1 * GB, precision="bfloat16", frozen_dtype="nf4", checkpointing=True)
+    results.cost("full", precision="bfloat16", status="oom")
+    results.cost("full", 6 * GB, precision="bfloat16", frozen_dtype="int8")
+    results.cost("lora", 3 * GB, precision="bfloat16")
+    ratios = {row.label: row.memory_ratio for row in results.sheet().rows if row.method.name == "lora"}
+    assert ratios == {"lora bfloat16": 0.5, "lora bfloat16 frozen nf4 checkpointing": 0.25}
+
+
 def test_variants_follow_their_plain_row_and_failures_come_last(results: Results) -> None:
     results.cost("full", 8 * GB)
     results.cost("lora", 5 * GB)
     results.cost("lora", 6 * GB, precision="bfloat16")
-    results.cost("lora", 1 * GB, precision="bfloat16", frozen_dtype="int4", checkpointing=True)
+    results.cost("lora", 1 * GB, precision="bfloat16", frozen_dtype="nf4", checkpointing=True)
     results.cost("fact", status="unsupported")
     results.cost("bitfit", 4 * GB)
     results.cost("bitfit", 9 * GB, frozen_dtype="bfloat16", precision="bfloat16")
@@ -66,7 +77,7 @@ def test_variants_follow_their_plain_row_and_failures_come_last(results: Results
         "bitfit bfloat16 frozen bfloat16",
         "lora",
         "lora bfloat16",
-        "lora bfloat16 frozen int4 checkpointing",
+        "lora bfloat16 frozen nf4 checkpointing",
         "full",
         "fact",
     ]

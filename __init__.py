@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .errors import PeftmarkError
     from .methods import Method, adapt
     from .registry import BACKBONES, METHODS, SUITES, TASKS
-    from .results import load_results
+    from .results import load_costs, load_results
     from .tasks import Task
 
 __version__ = "0.1.0"
@@ -28,6 +28,7 @@ _HOME = {
     "PeftmarkError": "errors",
     "Task": "tasks",
     "adapt": "methods",
+    "load_costs": "results",
     "load_results": "results",
 }
 
@@ -41,6 +42,7 @@ __all__ = [
     "PeftmarkError",
     "Task",
     "adapt",
+    "load_costs",
     "load_results",
 ]
 

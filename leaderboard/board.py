@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import PeftmarkError
 from ..results import Store
 from .catalogue import Catalogue
+from .efficiency import make_efficiency
 from .folder import check_replaceable, replacing
 from .site import Site, write_site
 from .tables import make_board
@@ -32,17 +33,22 @@ def build_board(results: str | Path, out: str | Path, *, built: datetime | None 
     results, out = Path(results), Path(out)
     if not results.is_dir():
         raise PeftmarkError(f"no results folder {results}: run `peftmark run` first, or name another with --results")
-    records, problems = Store(results).load()
-    if not records:
+    store = Store(results)
+    records, problems = store.load()
+    costs, damaged_costs = store.load_costs()
+    problems += damaged_costs
+    if not records and not costs:
         damaged = f" ({len(problems)} damaged or foreign files)" if problems else ""
         raise PeftmarkError(
             f"no records in {results}{damaged}: run `peftmark run` first, or name another with --results"
         )
     check_replaceable(out, results)
     records.sort(key=lambda record: record.run_id)
+    costs.sort(key=lambda cost: cost.cost_id)
     problems = [problem.replace(f"{results}/", "") for problem in problems]
-    catalogue = Catalogue(results, records)
-    board = make_board(records, catalogue)
+    catalogue = Catalogue(results, records, costs)
+    efficiency = make_efficiency(costs, catalogue)
+    board = make_board(records, catalogue, efficiency)
     with replacing(out) as folder:
-        write_site(Site(board, catalogue, records, problems, built or datetime.now(UTC)), folder)
+        write_site(Site(board, efficiency, catalogue, records, costs, problems, built or datetime.now(UTC)), folder)
     return out / "index.html"

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..results import Card, RunRecord, read_cards
+from ..results import Card, CostRecord, RunRecord, read_cards
 from ..results.cards import Kind
 from ..results.store import CARDS
 
 TRACKS = {"image": "Image", "openvocab": "Open vocabulary", "video": "Video"}
 """The tracks that are known, in the order in which they are shown."""
 
-FAMILIES = ("baseline", "additive", "selective", "reparameterized", "hybrid", "openvocab", "video")
+FAMILIES = ("baseline", "additive", "selective", "reparameterized", "hybrid", "peft", "openvocab", "video")
 """The families that have a colour of their own; every other one shares that of ``other``."""
 
 GROUPS = ("natural", "specialized", "structured")
@@ -93,11 +93,18 @@ class Entry:
 class Catalogue:
     """The entries that some records mention, and no others."""
 
-    def __init__(self, root: Path, records: Iterable[RunRecord]) -> None:
-        records = list(records)
-        self.methods = _entries(root, "methods", {record.spec.method.name for record in records}, family="other")
-        self.backbones = _entries(root, "backbones", {record.spec.backbone.name for record in records})
+    def __init__(self, root: Path, records: Iterable[RunRecord], costs: Iterable[CostRecord] = ()) -> None:
+        records, costs = list(records), list(costs)
+        methods = {record.spec.method.name for record in records} | {cost.spec.method.name for cost in costs}
+        backbones = {*(record.spec.backbone.name for record in records), *(cost.spec.backbone for cost in costs)}
+        self.methods = _entries(root, "methods", methods, family="other")
+        self.backbones = _entries(root, "backbones", backbones)
         self.tasks = _entries(root, "tasks", {record.spec.task.name for record in records})
+
+
+def families_in_order(families: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Names and colours of families, each once."""
+    return sorted(set(families), key=lambda family: (place(family[0], FAMILIES), family))
 
 
 def place(item: str, order: Sequence[str]) -> int:

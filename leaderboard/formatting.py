@@ -31,7 +31,7 @@ def count(value: float) -> str:
     >>> count(0), count(840), count(38_400), count(294_912), count(85_798_656)
     ('0', '840', '38.4 k', '294.9 k', '85.8 M')
     """
-    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if round(value / unit, 1) >= 1:
             return f"{value / unit:.1f} {name}"
     return f"{value:.0f}"
@@ -83,6 +83,43 @@ def size(value: int) -> str:
         if value >= unit:
             return f"{value / unit:.1f} {name}"
     return f"{value} B"
+
+
+def ratio(value: float) -> str:
+    """
+    >>> ratio(0.668), ratio(1), ratio(0.0041)
+    ('0.67×', '1.00×', '0.004×')
+    """
+    return f"{value:.{2 if value >= 0.01 else 3}f}×"
+
+
+def digits(value: float) -> str:
+    """Three significant digits, or all before the point.
+
+    >>> digits(37), digits(3.456), digits(0.00234), digits(999.7), digits(1712.3)
+    ('37.0', '3.46', '0.00234', '1,000', '1,712')
+    """
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:#.3g}".rstrip(".")
+
+
+def giga(value: float) -> str:
+    """
+    >>> giga(35_126_274_048), giga(1_234_567_000_000), giga(0)
+    ('35.1', '1,235', '0.00')
+    """
+    return digits(value / 1e9)
+
+
+def memory(value: float) -> str:
+    """Bytes, closer than `size` has them.
+
+    >>> memory(847_434_424), memory(8_718_639_784), memory(900)
+    ('847 MB', '8.72 GB', '0.900 kB')
+    """
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if value >= unit * 0.9995:
+            return f"{digits(value / unit)} {name}"
+    return f"{digits(value / 1e3)} kB"
 
 
 def plain(value: Any) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 from ..results import RunRecord
-from .catalogue import FAMILIES, Entry, place, slug
+from .catalogue import Entry, families_in_order, slug
+from .sheets import CostRow, Shape
 from .summary import Summary, summarize
 
 State = Literal["ranked", "partial", "deviation", "superseded"]
@@ -122,6 +122,8 @@ class Row:
     """Why the row is not ranked."""
     cells: dict[str, Cell]
     parameters: Parameters | None
+    cost: CostRow | None
+    """Of the same method, version and configuration on the same backbone."""
     figures: list[Figure] = field(default_factory=list)
     mean: Summary | None = None
     rank: int | None = None
@@ -154,6 +156,8 @@ class Table:
     seeds: int
     """The largest number of seeds behind a figure."""
     notes: list[str]
+    cost_shape: Shape | None
+    """The input for which the rows' costs are; None where no row has any."""
 
     @property
     def tasks(self) -> list[TaskColumns]:
@@ -178,11 +182,12 @@ class Table:
     @property
     def families(self) -> list[tuple[str, str]]:
         """Name and colour of the families in the table."""
-        return _in_order({(row.method.family, row.method.colour) for row in self.rows})
+        return families_in_order({(row.method.family, row.method.colour) for row in self.rows})
 
     @property
-    def width(self) -> int:
-        return 3 + (self.mean is not None) + sum(group.width for group in self.groups)
+    def first_figure(self) -> int:
+        """How many columns stand before those of figures."""
+        return 3 + (self.cost_shape is not None)
 
 
 @dataclass(frozen=True)
@@ -197,11 +202,7 @@ class Track:
 
     @property
     def families(self) -> list[tuple[str, str]]:
-        return _in_order({family for table in self.tables for family in table.families})
-
-
-def _in_order(families: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    return sorted(families, key=lambda family: (place(family[0], FAMILIES), family))
+        return families_in_order({family for table in self.tables for family in table.families})
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -17,20 +14,8 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import Bbox
 
-from .catalogue import FAMILIES
 from .formatting import count
-
-_COLOURS = {
-    "ink": "#010203",
-    "muted": "#010204",
-    "rule": "#010205",
-    "strong-rule": "#010207",
-    "paper": "#010206",
-    **{f"family-{name}": f"#0a0b{number:02x}" for number, name in enumerate((*FAMILIES, "other"))},
-}
-"""Stand-ins that become the style sheet's variables, so that the plot follows the page's colour scheme."""
-
-_MARKERS: dict[str, str] = dict(zip((*FAMILIES, "other"), "osD^vPXh", strict=True))
+from .svg import COLOURS, MARKERS, inline, plain_axes, style
 
 
 @dataclass(frozen=True)
@@ -55,15 +40,7 @@ def scatter(points: Sequence[Point], metric: str) -> str:
     zero = low / 10 ** max(0.5, 0.13 * _decades(low, high))
     has_zero = any(point.parameters == 0 for point in points)
 
-    with mpl.rc_context(
-        {
-            "svg.fonttype": "none",
-            "svg.hashsalt": "peftmark",
-            "text.parse_math": False,
-            "font.size": 9,
-            "axes.linewidth": 0.8,
-        }
-    ):
+    with style():
         drawing = Figure(figsize=(8.2, 4.0), layout="constrained")
         FigureCanvasSVG(drawing)
         axes = drawing.add_subplot()
@@ -78,22 +55,18 @@ def scatter(points: Sequence[Point], metric: str) -> str:
         places = [(float(point.parameters or zero), point.mean) for point in points]
         front = [*_front(places), (axes.get_xlim()[1], max(means))]
         if len(front) > 2:
-            axes.step(*zip(*front, strict=True), where="post", color=_COLOURS["strong-rule"], linewidth=0.9, zorder=1.5)
+            axes.step(*zip(*front, strict=True), where="post", color=COLOURS["strong-rule"], linewidth=0.9, zorder=1.5)
         for point, (x, y) in zip(points, places, strict=True):
-            colour = _COLOURS[f"family-{point.colour}"]
+            colour = COLOURS[f"family-{point.colour}"]
             if point.std:
                 axes.errorbar(x, y, yerr=point.std, color=colour, linewidth=0.9, alpha=0.6, zorder=2)
             axes.plot(
-                x, y, _MARKERS[point.colour], color=colour, markersize=6.5, markeredgecolor=_COLOURS["paper"],
+                x, y, MARKERS[point.colour], color=colour, markersize=6.5, markeredgecolor=COLOURS["paper"],
                 markeredgewidth=0.8, zorder=3,
             )  # fmt: skip
         drawing.draw_without_rendering()
         _label(axes, points, places, _steps(front))
-        buffer = io.StringIO()
-        drawing.savefig(
-            buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")), transparent=True
-        )
-    return _inline(buffer.getvalue())
+        return inline(drawing)
 
 
 def _decades(low: float, high: float) -> float:
@@ -119,15 +92,11 @@ def _decorate(axes: Axes, metric: str, zero: float | None, low: float, high: flo
     axes.xaxis.set_major_locator(FixedLocator([*([zero] if zero else []), *ticks]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "0" if x == zero else count(x).replace(".0", "")))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("trainable parameters without head", color=_COLOURS["muted"])
-    axes.set_ylabel(metric, color=_COLOURS["muted"])
-    axes.grid(axis="y", color=_COLOURS["rule"], linewidth=0.6)
-    axes.tick_params(colors=_COLOURS["muted"], length=3)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(_COLOURS["rule"])
+    axes.set_xlabel("trainable parameters without head", color=COLOURS["muted"])
+    axes.set_ylabel(metric, color=COLOURS["muted"])
+    plain_axes(axes)
     if zero is not None:
-        axes.axvline((zero * low) ** 0.5, color=_COLOURS["rule"], linewidth=0.8, linestyle=(0, (2, 3)))
+        axes.axvline((zero * low) ** 0.5, color=COLOURS["rule"], linewidth=0.8, linestyle=(0, (2, 3)))
 
 
 _OFFSETS = (
@@ -173,7 +142,7 @@ def _label(
         best: tuple[float, Annotation, Bbox] | None = None
         for number, (x, y) in enumerate(_OFFSETS):
             text = axes.annotate(
-                point.label, place, xytext=(x, y), textcoords="offset points", fontsize=8.5, color=_COLOURS["ink"],
+                point.label, place, xytext=(x, y), textcoords="offset points", fontsize=8.5, color=COLOURS["ink"],
                 ha="left" if x > 0 else "right" if x < 0 else "center",
                 va="bottom" if y > 0 else "top" if y < 0 else "center", in_layout=False,
             )  # fmt: skip
@@ -192,14 +161,3 @@ def _label(
 def _overlap(one: Bbox, other: Bbox) -> float:
     shared = Bbox.intersection(one, other)
     return 0.0 if shared is None else float(shared.width * shared.height)
-
-
-def _inline(svg: str) -> str:
-    """Matplotlib's file as an element for a page: no prolog, no fixed size, no ids but those referred to."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    names = {colour: name for name, colour in _COLOURS.items()}
-    return re.sub("|".join(names), lambda match: f"var(--{names[match[0]]})", svg)

@@ -16,13 +16,16 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from ..results import RunRecord, encode_record
+from ..results import CostRecord, Env, RunRecord, encode_record
 from . import formatting
-from .catalogue import FAMILIES, GROUPS, Catalogue, Entry, place
+from .catalogue import FAMILIES, GROUPS, Catalogue, Entry, families_in_order, place
 from .command import reproduce
 from .curves import chosen_variant, loss_curve, mean_variants, variant_curve
 from .model import Board, Row, Table
 from .plots import Point, scatter
+from .scaling import MIN_SIZES, QUANTITIES, Ladder, by_ladder, make_ladders, size_word
+from .scaling_plot import scaling_chart
+from .sheets import PARTS, Efficiency, Overview, Sheet
 
 _HERE = Path(__file__).parent
 
@@ -32,8 +35,10 @@ class Site:
     """All that the pages show."""
 
     board: Board
+    efficiency: Efficiency
     catalogue: Catalogue
     records: Sequence[RunRecord]
+    costs: Sequence[CostRecord]
     problems: Sequence[str]
     built: datetime
 
@@ -46,16 +51,22 @@ class Site:
 
     @property
     def hardware(self) -> list[str]:
-        return sorted({record.env.hardware_class for record in self.records})
+        """What anything was run or timed on; an estimate holds anywhere."""
+        timed = {str(cost.spec.hardware_class) for cost in self.costs if cost.spec.hardware_class is not None}
+        return sorted({record.env.hardware_class for record in self.records} | timed)
 
     @property
     def software(self) -> list[str]:
-        return sorted({f"torch {record.env.torch}, Python {record.env.python}" for record in self.records})
+        return sorted({f"torch {env.torch}, Python {env.python}" for env in self._environments})
 
     @property
     def commits(self) -> list[str]:
-        named = {(record.env.git_sha, record.env.dirty) for record in self.records if record.env.git_sha}
+        named = {(env.git_sha, env.dirty) for env in self._environments if env.git_sha}
         return sorted(f"{sha[:10]}{' with changes' if dirty else ''}" for sha, dirty in named if sha)
+
+    @property
+    def _environments(self) -> list[Env]:
+        return [*(record.env for record in self.records), *(cost.env for cost in self.costs)]
 
     @property
     def statuses(self) -> dict[str, int]:
@@ -75,6 +86,27 @@ class Site:
                 for row in table.rows:
                     rows[row.method.name].append((table, row))
         return rows
+
+    @property
+    def pages(self) -> list[tuple[str, str]]:
+        """Addresses and names of the pages that have something to show."""
+        pages = [("index.html", "Leaderboard", True), ("efficiency.html", "Efficiency", bool(self.costs))]
+        pages += [("scaling.html", "Scaling", bool(self.ladders)), ("methods.html", "Methods", True)]
+        pages += [("tasks.html", "Tasks", bool(self.records)), ("backbones.html", "Backbones", True)]
+        pages += [("runs.html", "Runs", bool(self.records))]
+        return [(href, name) for href, name, shown in pages if shown]
+
+    @cached_property
+    def ladders(self) -> list[Ladder]:
+        return make_ladders(self.efficiency)
+
+    @cached_property
+    def sheets_by_ladder(self) -> Mapping[str, list[Sheet]]:
+        return by_ladder(self.efficiency)
+
+    @cached_property
+    def overview(self) -> Overview:
+        return self.efficiency.overview([sheet for sheets in self.sheets_by_ladder.values() for sheet in sheets])
 
     def left_out(self, method: str) -> list[RunRecord]:
         """A method's runs that stand in no table."""
@@ -96,11 +128,31 @@ def write_site(site: Site, folder: Path) -> None:
     for entry in site.catalogue.tasks.values():
         _copy_picture(entry, folder)
 
-    page("index.html", "index.html.j2", plots=_plots(site.board))
+    if site.records:
+        page("index.html", "index.html.j2", plots=_plots(site.board))
+        page("tasks.html", "tasks.html.j2", families=_by_family(site.catalogue.tasks))
+        page("runs.html", "runs.html.j2")
+    else:
+        page("index.html", "efficiency.html.j2")
+    if site.costs:
+        page("efficiency.html", "efficiency.html.j2")
+    if site.ladders:
+        charts = {ladder.anchor: {q: Markup(scaling_chart(ladder, q)) for q in QUANTITIES} for ladder in site.ladders}
+        page("scaling.html", "scaling.html.j2", charts=charts)
     page("methods.html", "methods.html.j2", families=_by_family(site.catalogue.methods))
-    page("tasks.html", "tasks.html.j2", families=_by_family(site.catalogue.tasks))
     page("backbones.html", "backbones.html.j2", families=_by_family(site.catalogue.backbones))
-    page("runs.html", "runs.html.j2")
+    for name, sheets in site.efficiency.by_backbone.items():
+        backbone = site.catalogue.backbones[name]
+        page(
+            f"efficiency/{backbone.slug}.html",
+            "costs.html.j2",
+            backbone=backbone,
+            sheets=sheets,
+            families=families_in_order(family for sheet in sheets for family in sheet.families),
+        )
+    for cost in site.costs:
+        (folder / "costs").mkdir(exist_ok=True)
+        (folder / "costs" / f"{cost.cost_id}.json").write_bytes(encode_record(cost))
     for method in site.catalogue.methods.values():
         page(f"methods/{method.slug}.html", "method.html.j2", method=method)
     for run in site.records:
@@ -130,9 +182,13 @@ def _environment() -> jinja2.Environment:
     )
     filters: tuple[Callable[..., Any], ...] = (
         formatting.figure, formatting.spread, formatting.count, formatting.exact, formatting.share, formatting.duration,
-        formatting.size, formatting.plain, formatting.linked,
+        formatting.size, formatting.plain, formatting.linked, formatting.ratio, formatting.digits, formatting.giga,
+        formatting.memory,
     )  # fmt: skip
-    environment.globals.update(chosen_variant=chosen_variant, mean_variants=mean_variants, variant_curve=variant_curve)
+    environment.globals.update(
+        chosen_variant=chosen_variant, mean_variants=mean_variants, variant_curve=variant_curve, size_word=size_word,
+        PARTS=PARTS, MIN_SIZES=MIN_SIZES,
+    )  # fmt: skip
     environment.filters.update({each.__name__: each for each in filters})
     return environment
 

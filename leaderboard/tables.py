@@ -11,37 +11,38 @@ The rules of the ranking live here:
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from ..results import RunRecord, canonical_json
 from .catalogue import GROUPS, TRACKS, Catalogue, Entry, place
+from .configurations import anchor, common_config, differences, grouped
 from .formatting import exact, figure, plain, spread
 from .model import Board, Cell, Column, Figure, Group, Parameters, Row, State, Table, TaskColumns, Track
+from .sheets import CostRow, Efficiency
 from .summary import Summary, mean_over_tasks, ranks
 
-K = TypeVar("K", bound=Hashable)
 _STATES: tuple[State, ...] = ("ranked", "partial", "superseded", "deviation")
 
 
-def make_board(records: Iterable[RunRecord], catalogue: Catalogue) -> Board:
-    """Sort records into tables and rank their rows."""
+def make_board(records: Iterable[RunRecord], catalogue: Catalogue, efficiency: Efficiency) -> Board:
+    """Sort records into tables and rank their rows; where a row's cost is known, it is put beside it."""
     records = sorted(records, key=_order)
     common = {
-        name: _common_config(name, runs) for name, runs in _grouped(records, lambda run: run.spec.method.name).items()
+        name: common_config(run.spec.method.config for run in runs)
+        for name, runs in grouped(records, lambda run: run.spec.method.name).items()
     }
     defaults = {name: catalogue.methods[name].defaults or config for name, config in common.items()}
     left_out: dict[str, str] = {}
     tracks = []
-    by_track = _grouped(records, lambda run: catalogue.tasks[run.spec.task.name].track)
+    by_track = grouped(records, lambda run: catalogue.tasks[run.spec.task.name].track)
     for key in sorted(by_track, key=lambda key: (place(key, tuple(TRACKS)), key)):
         tables = []
         for runs in _by_table(by_track[key]):
             kept, reasons = _comparable(runs)
             left_out |= reasons
-            tables.append(_table(key, kept, reasons, catalogue, defaults))
+            tables.append(_table(key, kept, reasons, catalogue, defaults, efficiency))
         tracks.append(Track(key, TRACKS.get(key, key.replace("_", " ").capitalize()), tables))
     return Board(tracks, left_out)
 
@@ -51,29 +52,15 @@ def _order(run: RunRecord) -> tuple[str, str, str, int, str]:
     return (spec.task.name, spec.backbone.name, spec.method.name, spec.seed, run.run_id)
 
 
-def _grouped(runs: Iterable[RunRecord], key: Callable[[RunRecord], K]) -> dict[K, list[RunRecord]]:
-    groups: defaultdict[K, list[RunRecord]] = defaultdict(list)
-    for run in runs:
-        groups[key(run)].append(run)
-    return dict(groups)
-
-
-def _common_config(name: str, runs: Sequence[RunRecord]) -> dict[str, Any]:
-    """The configuration that most runs have: what a row is compared with where the method's defaults are unknown."""
-    counts = Counter(canonical_json(run.spec.method.config) for run in runs)
-    best = min(counts, key=lambda config: (-counts[config], config))
-    return next(run.spec.method.config for run in runs if canonical_json(run.spec.method.config) == best)
-
-
 def _by_table(runs: Iterable[RunRecord]) -> list[list[RunRecord]]:
     """One list per backbone, its weights and protocol.
 
     Runs from random weights share the table of the pretrained ones, to compare them with, where those are of one kind.
     """
     tables: list[list[RunRecord]] = []
-    groups = _grouped(runs, lambda run: (run.spec.backbone.name, run.spec.protocol.name, run.spec.protocol.version))
+    groups = grouped(runs, lambda run: (run.spec.backbone.name, run.spec.protocol.name, run.spec.protocol.version))
     for _, group in sorted(groups.items()):
-        weights = _grouped(group, lambda run: run.spec.backbone.weights)
+        weights = grouped(group, lambda run: run.spec.backbone.weights)
         if len(set(weights) - {"random"}) > 1:
             tables += [weights[key] for key in sorted(weights)]
         else:
@@ -115,12 +102,15 @@ def _table(
     reasons: Mapping[str, str],
     catalogue: Catalogue,
     defaults: Mapping[str, Mapping[str, Any]],
+    efficiency: Efficiency,
 ) -> Table:
     spec = runs[0].spec
     backbone = catalogue.backbones[spec.backbone.name]
     weights = tuple(sorted({run.spec.backbone.weights for run in runs}))
     identity = (track, backbone.name, *weights, spec.protocol.name, spec.protocol.version)
-    rows = _rows(runs, identity, catalogue, defaults, _size(runs, backbone))
+    sheet = efficiency.main_sheet(backbone.name)
+    costs = sheet.by_method if sheet else {}
+    rows = _rows(runs, identity, catalogue, defaults, _size(runs, backbone), costs)
     mean, groups = _columns(runs, rows, catalogue)
     counted = [task.task.name for group in groups for task in group.tasks if task.counts]
     for row in rows:
@@ -131,7 +121,7 @@ def _table(
         row.figures = _figures(row, mean, groups)
     _rank(rows)
     return Table(
-        key=_key("table", *identity),
+        key=anchor("table", *identity),
         track=track,
         backbone=backbone,
         weights=weights,
@@ -142,12 +132,8 @@ def _table(
         rows=rows,
         seeds=max((figure.summary.n for row in rows for figure in row.figures if figure.summary), default=0),
         notes=_notes(runs, reasons),
+        cost_shape=sheet.shape if sheet and any(row.cost for row in rows) else None,
     )
-
-
-def _key(kind: str, *identity: Any) -> str:
-    """An anchor that stays the same from board to board."""
-    return f"{kind}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:10]}"
 
 
 def _size(runs: Iterable[RunRecord], backbone: Entry) -> float | None:
@@ -164,10 +150,11 @@ def _rows(
     catalogue: Catalogue,
     defaults: Mapping[str, Mapping[str, Any]],
     size: float | None,
+    costs: Mapping[tuple[str, int, bytes], CostRow],
 ) -> list[Row]:
     """A row for each configuration of each version of a method, and for each departure from the protocol."""
     mixed = len({run.spec.backbone.weights for run in runs}) > 1
-    methods = _grouped(runs, lambda run: run.spec.method.name)
+    methods = grouped(runs, lambda run: run.spec.method.name)
     versions = {name: sorted({run.spec.method.version for run in group}) for name, group in methods.items()}
 
     def key(run: RunRecord) -> tuple[str, int, bytes, int, bool, str]:
@@ -175,7 +162,7 @@ def _rows(
         return (method.name, method.version, canonical_json(method.config), run.spec.trial, random, _deviation(run))
 
     rows = []
-    for (name, version, config, trial, random, deviation), group in _grouped(runs, key).items():
+    for (name, version, config, trial, random, deviation), group in grouped(runs, key).items():
         badges = [f"trial {trial}"] if trial else []
         badges += ["random weights"] if random else []
         badges += [f"v{version}"] if len(versions[name]) > 1 else []
@@ -188,34 +175,25 @@ def _rows(
             badges.append("deviation")
         cells = {
             task: Cell(tuple(sorted(cell, key=lambda run: run.spec.seed)))
-            for task, cell in _grouped(group, lambda run: run.spec.task.name).items()
+            for task, cell in grouped(group, lambda run: run.spec.task.name).items()
         }
         settings = group[0].spec.method.config
         rows.append(
             Row(
-                key=_key("row", *table, name, version, config.decode(), trial, random, deviation),
+                key=anchor("row", *table, name, version, config.decode(), trial, random, deviation),
                 method=catalogue.methods[name],
                 version=version,
                 config=settings,
-                differences=_differences(settings, defaults[name]),
+                differences=differences(settings, defaults[name]),
                 badges=tuple(badges),
                 state=state,
                 remark=remark,
                 cells=cells,
                 parameters=_parameters(group, size),
+                cost=costs.get((name, version, config)),
             )
         )
     return rows
-
-
-def _differences(config: Mapping[str, Any], default: Mapping[str, Any]) -> tuple[str, ...]:
-    """Settings that are not the default's.
-
-    >>> _differences({"rank": 16, "alpha": 8}, {"rank": 8, "alpha": 8})
-    ('rank=16',)
-    """
-    absent = object()
-    return tuple(f"{key}={plain(config[key])}" for key in sorted(config) if default.get(key, absent) != config[key])
 
 
 def _parameters(runs: Iterable[RunRecord], size: float | None) -> Parameters | None:

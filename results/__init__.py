@@ -13,7 +13,7 @@ from .cost import (
     Timing,
     decode_cost,
 )
-from .frame import load_results, to_frame
+from .frame import costs_to_frame, load_costs, load_results, to_frame
 from .record import (
     FINISHED,
     SCHEMA_VERSION,
@@ -69,9 +69,11 @@ __all__ = [
     "Timing",
     "VariantFigure",
     "canonical_json",
+    "costs_to_frame",
     "decode_cost",
     "decode_record",
     "encode_record",
+    "load_costs",
     "load_results",
     "read_cards",
     "to_frame",

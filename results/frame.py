@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from inspect import isclass
 from pathlib import Path
 from types import UnionType
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, get_args, get_origin
 import msgspec
 
 from ..errors import PeftmarkError
+from .cost import CostRecord
 from .record import RunRecord
 from .store import Store
 
@@ -28,23 +29,50 @@ def load_results(path: str | Path) -> pandas.DataFrame:
     Raises:
         PeftmarkError: where there is no such folder.
     """
-    if not Path(path).is_dir():
-        raise PeftmarkError(f"no results folder {path}: run `peftmark run` first, or name another folder")
-    records, problems = Store(path).load()
+    records, problems = _store(path).load()
     for problem in problems:
         warnings.warn(problem, stacklevel=2)
     return to_frame(records)
 
 
+def load_costs(path: str | Path) -> pandas.DataFrame:
+    """All cost records below a folder, one row each; a damaged file becomes a warning.
+
+    Columns are named as in `load_results`: ``spec.method.name``, ``spec.backbone``, ``spec.batch_size``,
+    ``params.trainable_without_head``, ``memory.estimated.train_peak_allocated_bytes``,
+    ``compute.forward_flops_per_image``, ``speed.train_step_ms.median``, …
+
+    Raises:
+        PeftmarkError: where there is no such folder.
+    """
+    records, problems = _store(path).load_costs()
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    return costs_to_frame(records)
+
+
+def _store(path: str | Path) -> Store:
+    if not Path(path).is_dir():
+        raise PeftmarkError(f"no results folder {path}: run `peftmark run` first, or name another folder")
+    return Store(path)
+
+
 def to_frame(records: list[RunRecord]) -> pandas.DataFrame:
     """Rows sorted by task, method and seed, so that the same records always give the same frame."""
+    order = ["spec.task.name", "spec.backbone.name", "spec.method.name", "spec.seed", "run_id"]
+    return _frame(RunRecord, records, order)
+
+
+def costs_to_frame(records: list[CostRecord]) -> pandas.DataFrame:
+    """Rows sorted by backbone, batch size and method."""
+    return _frame(CostRecord, records, ["spec.backbone", "spec.batch_size", "spec.method.name", "cost_id"])
+
+
+def _frame(kind: type[msgspec.Struct], records: Sequence[msgspec.Struct], order: list[str]) -> pandas.DataFrame:
     import pandas as pd
 
     rows = [_flatten(msgspec.to_builtins(record)) for record in records]
-    frame = pd.DataFrame(rows, columns=list(_columns(RunRecord)))
-    return frame.sort_values(
-        ["spec.task.name", "spec.backbone.name", "spec.method.name", "spec.seed", "run_id"], ignore_index=True
-    )
+    return pd.DataFrame(rows, columns=list(_columns(kind))).sort_values(order, ignore_index=True)
 
 
 _WHOLE = frozenset({"spec.method.config", "spec.protocol.overrides", "quality.tests", "env.packages", "found"})

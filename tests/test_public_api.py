@@ -15,7 +15,8 @@ import peftmark
 
 ROOT = Path(peftmark.__file__).parent
 PROMISED = {
-    "BACKBONES", "METHODS", "SUITES", "TASKS", "Anatomy", "Method", "PeftmarkError", "Task", "adapt", "load_results",
+    "BACKBONES", "METHODS", "SUITES", "TASKS", "Anatomy", "Method", "PeftmarkError", "Task", "adapt", "load_costs",
+    "load_results",
 }  # fmt: skip
 
 
@@ -66,11 +67,12 @@ def test_importing_peftmark_imports_next_to_nothing() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_load_results_imports_no_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("load", ["load_results", "load_costs"])
+def test_loading_imports_no_torch(tmp_path: Path, load: str) -> None:
     script = f"""if True:
         import sys
         import peftmark
-        assert len(peftmark.load_results({str(tmp_path)!r})) == 0
+        assert len(peftmark.{load}({str(tmp_path)!r})) == 0
         sys.exit(", ".join({{"torch", "timm"}} & set(sys.modules)) or None)
     """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -8,17 +8,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from peftmark.leaderboard import build_board
 from peftmark.leaderboard.catalogue import Catalogue
+from peftmark.leaderboard.efficiency import make_efficiency
 from peftmark.leaderboard.model import Board, Row, Table
+from peftmark.leaderboard.sheets import CostRow, Efficiency, Sheet
 from peftmark.leaderboard.tables import make_board
 from peftmark.results import (
     BackboneSpec,
     Card,
+    Compute,
+    CostRecord,
+    CostSpec,
     Env,
     ErrorInfo,
+    InferenceSpeed,
+    Memory,
+    MemoryBreakdown,
+    MemoryCost,
     MethodSpec,
     Params,
     PhaseCost,
@@ -26,11 +36,13 @@ from peftmark.results import (
     Quality,
     RunRecord,
     RunSpec,
+    Speed,
     Storage,
     Store,
     TaskSpec,
     TestFigure,
     Time,
+    Timing,
     VariantFigure,
     write_card,
 )
@@ -48,12 +60,29 @@ def _sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _timing(median: float) -> Timing:
+    return Timing(median=median, q1=median - 1, q3=median + 2, samples=[median - 2, median, median, median + 3])
+
+
+ENV = Env(
+    hardware_class="cpu:two cores",
+    device="cpu",
+    torch="2.14.1",
+    python="3.11.9",
+    packages={"timm": "1.0"},
+    git_sha="0123456789abcdef",
+    dirty=True,
+    threads=1,
+)
+
+
 class Results:
     """A results folder, written by the package's own store."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.records: list[RunRecord] = []
+        self.costs: list[CostRecord] = []
 
     def run(
         self,
@@ -119,17 +148,7 @@ class Results:
             spec=spec,
             status="ok" if quality else status,
             time_s=Time(setup=0.5, train=90.0),
-            env=Env(
-                hardware_class="cpu:two cores",
-                device="cpu",
-                torch="2.14.1",
-                python="3.11.9",
-                packages={"timm": "1.0"},
-                git_sha="0123456789abcdef",
-                dirty=True,
-                threads=1,
-                data_sha256=_sha(data),
-            ),
+            env=msgspec.structs.replace(ENV, data_sha256=_sha(data)),
             created="2026-11-24T03:00:00+00:00",
             error=None if quality else ErrorInfo(phase="adapt", type="Unsupported", message=message),
             protocol_deviation=deviation,
@@ -143,6 +162,108 @@ class Results:
         self.records.append(record)
         return record
 
+    def cost(
+        self,
+        method: str,
+        peak: int | None = None,
+        *,
+        backbone: str = "timm/vit_base_patch16_224",
+        config: Mapping[str, Any] | None = None,
+        method_version: int = 1,
+        batch_size: int = 64,
+        num_classes: int = 100,
+        precision: Any = "float32",
+        frozen_dtype: Any = "float32",
+        checkpointing: bool = False,
+        hardware: str | None = None,
+        size: int = BACKBONE_SIZE,
+        params: int = 1_000,
+        head: int = 500,
+        evaluation: int = 1_000_000,
+        flops: int = 35_000_000_000,
+        merged: int | None = None,
+        train_flops: int = 4_000_000_000_000,
+        measured: int | None = None,
+        step_ms: float | None = None,
+        merged_speed: bool = False,
+        status: Any = "ok",
+        phase: str = "estimate",
+        message: str = "it cannot",
+    ) -> CostRecord:
+        """Write one cost record; without a peak nothing is known but the status."""
+        spec = CostSpec(
+            method=MethodSpec(name=method, version=method_version, config=dict(config or {})),
+            backbone=backbone,
+            input_shape=(3, 224, 224),
+            num_classes=num_classes,
+            batch_size=batch_size,
+            precision=precision,
+            frozen_dtype=frozen_dtype,
+            gradient_checkpointing=checkpointing,
+            hardware_class=hardware,
+        )
+        memory = compute = counts = speed = None
+        if peak is not None:
+            rest = peak - 4 * size - 8 * params
+            estimated = Memory(
+                train_peak_allocated_bytes=peak,
+                train_peak_reserved_bytes=None,
+                eval_peak_allocated_bytes=evaluation,
+                breakdown_bytes=MemoryBreakdown(
+                    weights=4 * size, gradients=2 * params, optimizer=6 * params, activations=rest - 7, inputs=7
+                ),
+            )
+            read = measured and Memory(
+                train_peak_allocated_bytes=measured,
+                train_peak_reserved_bytes=2 * measured,
+                eval_peak_allocated_bytes=evaluation + 1,
+                breakdown_bytes=None,
+            )
+            memory = MemoryCost(estimated=estimated, measured=read or None)
+            compute = Compute(
+                forward_flops_per_image=flops,
+                merged_forward_flops_per_image=merged,
+                train_step_flops=train_flops,
+                uncounted_ops=["add", "gelu"],
+            )
+            counts = Params(
+                trainable=params + head,
+                trainable_without_head=params,
+                stored=params + head,
+                added_at_inference=params,
+                total=size + params + head,
+            )
+        if step_ms is not None:
+            inference = InferenceSpeed(images_per_s=640.0, batch1_ms=_timing(5.0))
+            speed = Speed(
+                train_step_ms=_timing(step_ms),
+                train_images_per_s=1000 * batch_size / step_ms,
+                inference=inference,
+                merged=InferenceSpeed(images_per_s=800.0, batch1_ms=_timing(4.0)) if merged_speed else None,
+                warmup_steps=10,
+                timed_steps=4,
+                threads=1,
+                train_step_relative_to_full=step_ms / 200,
+                inference_relative_to_bare=1.25,
+            )
+        record = CostRecord(
+            schema_version=1,
+            cost_id=spec.cost_id,
+            spec=spec,
+            status=status,
+            env=ENV,
+            created="2026-11-24T03:00:00+00:00",
+            error=None if status == "ok" else ErrorInfo(phase=phase, type="Failed", message=message),
+            params=counts,
+            storage=Storage(adapter_bytes=4 * (params + head)) if counts else None,
+            memory=memory,
+            compute=compute,
+            speed=speed,
+        )
+        Store(self.root).write_cost(record)
+        self.costs.append(record)
+        return record
+
     def method(self, name: str, family: str, doc: str = "A method.", **facts: Any) -> None:
         write_card(self.root, "methods", Card(name=name, family=family, doc=doc, origin="here", facts=facts))
 
@@ -151,7 +272,22 @@ class Results:
         write_card(self.root, "tasks", card, PIXEL)
 
     def board(self) -> Board:
-        return make_board(self.records, Catalogue(self.root, self.records))
+        catalogue = self.catalogue()
+        return make_board(self.records, catalogue, make_efficiency(self.costs, catalogue))
+
+    def catalogue(self) -> Catalogue:
+        return Catalogue(self.root, self.records, self.costs)
+
+    def efficiency(self) -> Efficiency:
+        return make_efficiency(self.costs, self.catalogue())
+
+    def sheet(self) -> Sheet:
+        """The only sheet of costs."""
+        [sheet] = self.efficiency().sheets
+        return sheet
+
+    def cost_rows(self) -> dict[str, CostRow]:
+        return {row.label: row for row in self.sheet().rows}
 
     def table(self) -> Table:
         """The only table of the board."""
@@ -196,6 +332,24 @@ def full_results(results: Results) -> Results:
     results.task("embedded/motion", "video", "video")
     results.run("frame_mean", "embedded/motion", 15.0, params=0)
     results.run("linear", "plugin/cars", 12.0, params=0)
+    for place, word in enumerate(("tiny", "small", "base", "<i>")):
+        backbone, size = f"timm/vit_{word}_patch16_224", 10**6 * 4**place
+        for name, peak in (("full", 8), ("lora", 5), ("linear", 1)):
+            config = {"rank": 8} if name == "lora" else {}
+            flops = 400 * size
+            peak = round(peak * 10**8 * 2**place)
+            results.cost(name, peak, backbone=backbone, size=size, config=config, flops=flops, train_flops=192 * flops)
+        results.cost("weird/<b>$x_1", status="error", message=hostile, backbone=backbone, config={"<u>": hostile})
+    results.cost("full", 8 * 10**8, backbone="embedded/vit", size=10**6)
+    results.cost("lora", 4 * 10**8, backbone="embedded/vit", size=10**6, config={"rank": 8}, merged=1)
+    for precision, dtype, peak in (("bfloat16", "float32", 3), ("bfloat16", "int8", 2)):
+        variant = {"precision": precision, "frozen_dtype": dtype, "config": {"rank": 8}}
+        results.cost("lora", peak * 10**8, backbone="embedded/vit", size=10**6, **variant)
+    hardware = f"cuda:{hostile}"
+    timed = {"backbone": "embedded/vit", "config": {"rank": 8}, "hardware": hardware}
+    results.cost("lora", 4 * 10**8, measured=5 * 10**8, step_ms=134.0, merged_speed=True, **timed)
+    results.cost("full", 8 * 10**8, backbone="embedded/vit", hardware=hardware, status="oom", message=hostile)
+    (results.root / "costs" / "0000000000000000.json").write_text("{")
     (results.root / "0000000000000000.json").write_text('{"schema_version": 1,')
     return results
 

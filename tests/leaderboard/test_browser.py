@@ -84,12 +84,56 @@ def test_sort_filter_and_tabs(browser: webdriver.Chrome) -> None:
     assert words.is_displayed() and not image.is_displayed()
 
 
+def cost_names(browser: webdriver.Chrome) -> list[str]:
+    table = browser.find_element(By.CSS_SELECTOR, "table.costs")
+    rows = [row for row in table.find_elements(By.CSS_SELECTOR, "tbody tr") if row.is_displayed()]
+    return [str(row.find_element(By.CSS_SELECTOR, "th").get_attribute("data-value")) for row in rows]
+
+
+def test_costs_sort_and_filter(browser: webdriver.Chrome) -> None:
+    browser.find_element(By.LINK_TEXT, "Efficiency").click()
+    browser.find_element(By.CSS_SELECTOR, "#backbones a[href='efficiency/embedded__vit.html']").click()
+    assert browser.get_log("browser") == []
+    plain, bfloat16, int8 = "lora", "lora bfloat16", "lora bfloat16 frozen int8"
+    assert cost_names(browser) == [plain, bfloat16, int8, "full"]
+
+    def head(text: str) -> None:
+        browser.find_element(By.XPATH, f"(//table)[1]//thead//button[text()='{text}']").click()
+
+    head("Training memory")
+    assert cost_names(browser) == [int8, bfloat16, plain, "full"]
+    head("Training memory")
+    assert cost_names(browser) == ["full", plain, bfloat16, int8]
+    head("÷ plain")  # what is plain itself has none, and comes last
+    assert cost_names(browser) == [int8, bfloat16, "full", plain]
+
+    search = browser.find_element(By.CSS_SELECTOR, "input[type=search]")
+    search.send_keys("bfloat16 int8")
+    assert cost_names(browser) == [int8]
+    assert "of 6 rows" in browser.find_element(By.CSS_SELECTOR, "[data-shown]").text  # with those on hardware
+    search.send_keys(Keys.BACKSPACE * 13)
+    browser.find_element(By.CSS_SELECTOR, "[data-filter-family=other]").click()
+    assert cost_names(browser) == ["full"]
+
+
+def test_families_of_backbones_are_tabs(browser: webdriver.Chrome) -> None:
+    browser.find_element(By.LINK_TEXT, "Scaling").click()
+    assert browser.get_log("browser") == []
+    exponent = browser.find_element(By.XPATH, "//thead//button[text()='Training memory']")
+    exponent.click()
+    first = browser.find_element(By.CSS_SELECTOR, "table.exponents tbody td:nth-child(3)")
+    assert first.text == "0.50"
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_no_page_scrolls_sideways(browser: webdriver.Chrome, width: int) -> None:
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)  # a window cannot be as narrow as a phone
     links = browser.find_elements(By.CSS_SELECTOR, "a[href*='runs/'], .top a, a[href*='methods/']")
-    for url in sorted({str(link.get_attribute("href")) for link in links})[:12]:
+    urls = sorted({str(link.get_attribute("href")) for link in links})[:14]
+    browser.get(next(url for url in urls if url.endswith("efficiency.html")))
+    costs = browser.find_elements(By.CSS_SELECTOR, "#backbones a")
+    for url in [*urls, *(str(link.get_attribute("href")) for link in costs)]:
         browser.get(url)
         script = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert browser.execute_script(script) == 0, url

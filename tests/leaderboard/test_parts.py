@@ -17,7 +17,21 @@ if TYPE_CHECKING:
     from .conftest import Results
 
 
-@pytest.mark.parametrize("name", ["summary", "formatting", "catalogue", "tables", "plots", "curves", "command"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "summary",
+        "formatting",
+        "catalogue",
+        "tables",
+        "plots",
+        "curves",
+        "command",
+        "configurations",
+        "scaling",
+        "scaling_plot",
+    ],
+)
 def test_examples_in_docstrings(name: str) -> None:
     assert doctest.testmod(importlib.import_module(f"peftmark.leaderboard.{name}")).failed == 0
 

@@ -77,7 +77,7 @@ def test_nothing_is_loaded_from_the_network(site: Path) -> None:
 def test_texts_of_records_and_cards_are_escaped(site: Path) -> None:
     for path, page in pages(site).items():
         for tag, attributes in page.elements:
-            assert tag != "b", path
+            assert tag not in ("b", "i", "u"), path
             assert tag != "script" or set(attributes) == {"src", "defer"}, path
         assert "<script>alert" not in path.read_text(encoding="utf-8"), path
     assert "&lt;script&gt;alert" in (site / "index.html").read_text(encoding="utf-8")
@@ -99,8 +99,9 @@ def test_a_page_and_the_record_for_every_run(full_results: Results, site: Path) 
 
 def test_damaged_files_are_told(site: Path) -> None:
     text = (site / "index.html").read_text(encoding="utf-8")
-    assert "1 file in the results folder could not be read" in text
+    assert "2 files in the results folder could not be read" in text
     assert "<li>0000000000000000.json is not a record" in text
+    assert "<li>costs/0000000000000000.json is not a record" in text
 
 
 def test_numbers_link_to_their_runs(full_results: Results, site: Path) -> None:
@@ -115,6 +116,18 @@ def test_numbers_link_to_their_runs(full_results: Results, site: Path) -> None:
         if r.spec.seed == 1 and (r.spec.method, r.spec.task) == (record.spec.method, record.spec.task)
     )
     assert f'href="{sibling.run_id}.html"' in text
+
+
+def test_failed_runs_are_cells_that_say_so(results: Results, tmp_path: Path) -> None:
+    statuses = ("unsupported", "oom", "diverged", "timeout", "error")
+    for status in statuses:
+        results.run(f"{status}_method", "vtab/a", status=status, message=f"why {status}")
+    text = (results.build(tmp_path / "board") / "index.html").read_text(encoding="utf-8")
+    for status in statuses:
+        cell = rf'<td class="number task[^"]*" data-value="" title="seed 0: {status} in adapt: why {status}">'
+        assert re.search(
+            rf'{cell}<a href="runs/\w+\.html"><span class="status status-{status}">{status}</span></a>', text
+        )
 
 
 def test_plots_follow_the_colour_scheme(site: Path) -> None:

@@ -11,12 +11,21 @@ import pytest
 import peftmark
 from peftmark.errors import PeftmarkError
 from peftmark.results import (
+    SCHEMA_VERSION,
+    Compute,
+    CostRecord,
+    CostSpec,
+    Memory,
+    MemoryBreakdown,
+    MemoryCost,
     MethodSpec,
     PhaseCost,
     RunRecord,
     RunSpec,
     Store,
     VariantFigure,
+    costs_to_frame,
+    decode_cost,
     decode_record,
     encode_record,
     to_frame,
@@ -106,3 +115,75 @@ def test_no_records(tmp_path: Path) -> None:
     assert empty["quality.test"].tolist() == []
     with pytest.raises(PeftmarkError, match="no results folder"):
         peftmark.load_results(tmp_path / "nowhere")
+
+
+class TestCosts:
+    """`load_costs`: as `load_results`, of cost records."""
+
+    @staticmethod
+    def cost(run: RunRecord, batch_size: int = 64, **changes: object) -> CostRecord:
+        spec = CostSpec(
+            method=run.spec.method, backbone="timm/vit", input_shape=(3, 8, 8), num_classes=5, batch_size=batch_size
+        )
+        estimated = Memory(
+            train_peak_allocated_bytes=15,
+            train_peak_reserved_bytes=None,
+            eval_peak_allocated_bytes=4,
+            breakdown_bytes=MemoryBreakdown(weights=1, gradients=2, optimizer=3, activations=4, inputs=5),
+        )
+        made = CostRecord(
+            schema_version=SCHEMA_VERSION,
+            cost_id=spec.cost_id,
+            spec=spec,
+            status="ok",
+            env=run.env,
+            created=run.created,
+            params=run.params,
+            memory=MemoryCost(estimated=estimated, measured=None),
+            compute=Compute(
+                forward_flops_per_image=6,
+                merged_forward_flops_per_image=None,
+                train_step_flops=7,
+                uncounted_ops=["add"],
+            ),
+        )
+        return replace(made, **changes)
+
+    def test_one_row_a_record_with_dotted_columns(self, tmp_path: Path, record: Make) -> None:
+        store = Store(tmp_path)
+        store.write(record())
+        for batch_size in (64, 8):
+            store.write_cost(self.cost(record(), batch_size))
+        frame = peftmark.load_costs(tmp_path)
+        assert frame["spec.batch_size"].tolist() == [8, 64]
+        row = frame.iloc[1]
+        assert row["spec.method.config"] == {"rank": 8, "targets": ["q", "v"], "alpha": 8.0}
+        assert row["spec.backbone"] == "timm/vit"
+        assert row["memory.estimated.train_peak_allocated_bytes"] == 15
+        assert row["memory.estimated.breakdown_bytes.optimizer"] == 3
+        assert row["compute.uncounted_ops"] == ["add"]
+        assert frame["memory.measured.train_peak_allocated_bytes"].isna().all()
+        assert frame["speed.train_step_ms.median"].isna().all()
+        assert len(peftmark.load_results(tmp_path)) == 1  # runs only
+
+    def test_failures_have_the_same_columns(self, record: Make) -> None:
+        failed = self.cost(record(), 8, status="oom", params=None, memory=None, compute=None)
+        frame = costs_to_frame([self.cost(record()), failed])
+        assert list(frame.columns) == list(costs_to_frame([]).columns)
+        assert frame["status"].tolist() == ["oom", "ok"]
+        assert {"memory", "compute", "speed", "error"}.isdisjoint(frame.columns)
+
+    def test_what_failed_later_keeps_what_was_known(self, record: Make) -> None:
+        """Out of memory on a GPU says nothing against the estimate."""
+        failed = self.cost(record(), status="oom")
+        assert decode_cost(encode_record(failed), "x") == failed
+        with pytest.raises(PeftmarkError, match="has memory and compute"):
+            decode_cost(encode_record(self.cost(record(), memory=None)), "x")
+
+    def test_damaged_files_warn(self, tmp_path: Path, record: Make) -> None:
+        Store(tmp_path).write_cost(self.cost(record()))
+        (tmp_path / "costs" / "half.json").write_text("{")
+        with pytest.warns(UserWarning, match=r"half\.json is not a record"):
+            assert len(peftmark.load_costs(tmp_path)) == 1
+        with pytest.raises(PeftmarkError, match="no results folder"):
+            peftmark.load_costs(tmp_path / "nowhere")

@@ -1,0 +1,46 @@
+"""A row of any table is one configuration of a method: how records are gathered into rows, and rows named."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from ..results import canonical_json
+from .formatting import plain
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """
+    >>> grouped([1, 2, 3], lambda n: n % 2)
+    {1: [1, 3], 0: [2]}
+    """
+    groups: defaultdict[K, list[T]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return dict(groups)
+
+
+def common_config(configs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The configuration that most records have: what a row is compared with where a method's defaults are unknown."""
+    by_json = grouped(configs, canonical_json)
+    return by_json[min(by_json, key=lambda config: (-len(by_json[config]), config))][0]
+
+
+def differences(config: Mapping[str, Any], default: Mapping[str, Any]) -> tuple[str, ...]:
+    """Settings that are not the default's.
+
+    >>> differences({"rank": 16, "alpha": 8}, {"rank": 8, "alpha": 8})
+    ('rank=16',)
+    """
+    absent = object()
+    return tuple(f"{key}={plain(config[key])}" for key in sorted(config) if default.get(key, absent) != config[key])
+
+
+def anchor(kind: str, *identity: Any) -> str:
+    """An address within a page that stays the same from board to board."""
+    return f"{kind}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:10]}"

@@ -140,9 +140,6 @@ def show(kind: str, name: str, plugins: tuple[str, ...]) -> None:
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="Short for --set protocol.precision=P.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds a run may take.")
 @click.option("--save-adapters", is_flag=True, help="Keep what was trained, as safetensors beside the records.")
-@click.option(
-    "--no-cache", is_flag=True, help="Compute what precedes a method at every step, not once: slower, the same."
-)
 @click.option("--dry-run", is_flag=True, help="Print what would be run.")
 @import_option
 def run_command(
@@ -161,7 +158,6 @@ def run_command(
     precision: str | None,
     timeout: float | None,
     save_adapters: bool,
-    no_cache: bool,
     dry_run: bool,
     plugins: tuple[str, ...],
 ) -> None:
@@ -209,7 +205,6 @@ def run_command(
         timeout_s=timeout,
         save_adapters=save_adapters,
         plugins=tuple(str(Path(file).resolve()) for file in plugins),
-        cache=not no_cache,
         checkpoints=planned.checkpoints,
     )
     with store.lock():

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from ..errors import NotMergeable, Unsupported
 from .frozen import QUANTIZED, plain
-from .segments import Segment
 from .slots import (
     Insert,
     Predicate,
@@ -442,14 +441,6 @@ class Anatomy(ABC):
     def projected(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) -> embeddings (N, E) in the space shared with text. Raises Unsupported without one."""
         raise Unsupported(f"{self.name} has no text tower")
-
-    def pooling(self) -> tuple[Segment, ...]:
-        """What `pooled` does, in parts; one part where they are not known."""
-        return (Segment(self.pooled),)
-
-    def projecting(self) -> tuple[Segment, ...]:
-        """What `projected` does, in parts."""
-        return (Segment(self.projected),)
 
     @property
     def blocks(self) -> tuple[Block, ...]:

@@ -21,7 +21,6 @@ from ..errors import PeftmarkError, Unsupported
 from ..registry import BACKBONES
 from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
 from .backbone import Backbone
-from .segments import Segment, run_segments
 from .slots import SlottedAttention, SlottedBlock, is_inserted
 from .text import TextTower
 from .timm_backbone import add_timm_parts
@@ -218,25 +217,13 @@ class ClipAnatomy(Anatomy):
 
         Of another tower, its projected feature.
         """
-        return run_segments(self.pooling(), images)
+        tower = self.model
+        if isinstance(tower, VisionTransformer) and self.token_blocks:
+            return tower._pool(tower.transformer(tower._embeds(images)))[0]
+        return self.projected(images)
 
     def projected(self, images: Tensor) -> Tensor:
-        return run_segments(self.projecting(), images)
-
-    def pooling(self) -> tuple[Segment, ...]:
-        tower = self.model
-        if isinstance(tower, VisionTransformer) and self.token_blocks:
-            blocks = (Segment(block, (block,)) for block in tower.transformer.resblocks)
-            after = [module for name, module in tower.named_children() if name in ("ln_post", "attn_pool")]
-            return (Segment(tower._embeds), *blocks, Segment(lambda x: tower._pool(x)[0], after))
-        return self.projecting()
-
-    def projecting(self) -> tuple[Segment, ...]:
-        tower = self.model
-        if isinstance(tower, VisionTransformer) and self.token_blocks:
-            # the projection is a bare parameter: where it trains, nothing is kept
-            return (*self.pooling(), Segment(lambda x: x if tower.proj is None else x @ tower.proj))
-        return (Segment(tower),)
+        return self.model(images)
 
 
 @dataclass(kw_only=True)

@@ -20,7 +20,6 @@ from ..errors import PeftmarkError, Unsupported
 from ..registry import BACKBONES
 from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
 from .backbone import Backbone
-from .segments import Segment, run_segments
 from .slots import SlottedAttention, SlottedBlock
 from .weights import cannot_download, load_state_dict, local_weights
 
@@ -139,46 +138,8 @@ class TimmAnatomy(Anatomy):
     """Any timm model: pooled features as timm's own head would read them."""
 
     def pooled(self, images: Tensor) -> Tensor:
-        return run_segments(self.pooling(), images)
-
-    def pooling(self) -> tuple[Segment, ...]:
-        return timm_segments(self.model)
-
-
-def timm_segments(model: nn.Module) -> tuple[Segment, ...]:
-    """``forward_head(forward_features(images), pre_logits=True)``, as timm has it, in parts."""
-    if isinstance(model, VisionTransformer):
-        return _transformer_segments(model)
-    if isinstance(model, SwinTransformer):
-        return _staged_segments(model, model.patch_embed, model.layers, (model.norm, model.head))
-    if isinstance(model, ConvNeXt):
-        return _staged_segments(model, model.stem, model.stages, (model.norm_pre, model.head))
-    whole = cast(Any, model)
-    return (Segment(lambda images: whole.forward_head(whole.forward_features(images), pre_logits=True)),)
-
-
-def _transformer_segments(model: VisionTransformer) -> tuple[Segment, ...]:
-    def stem(images: Tensor) -> Tensor:
-        return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
-
-    def tail(x: Tensor) -> Tensor:
-        return model.forward_head(model.norm(x), pre_logits=True)
-
-    after = [model.norm, model.fc_norm, model.head_drop, *([model.attn_pool] if model.attn_pool is not None else [])]
-    return (Segment(stem), *(Segment(block, (block,)) for block in model.blocks), Segment(tail, after))
-
-
-def _staged_segments(
-    model: Any, stem: nn.Module, stages: nn.Module, after: tuple[nn.Module, nn.Module]
-) -> tuple[Segment, ...]:
-    """Of a model whose stages are a downsampling and blocks; the downsampling goes with the stage's first block."""
-    segments = [Segment(stem)]
-    for stage in cast(Iterable[Any], stages):
-        first, *rest = stage.blocks
-        parts = nn.Sequential(stage.downsample, first)
-        segments += [Segment(parts, (parts,)), *(Segment(block, (block,)) for block in rest)]
-    norm = after[0]
-    return (*segments, Segment(lambda x: model.forward_head(norm(x), pre_logits=True), after))
+        model = cast(Any, self.model)
+        return model.forward_head(model.forward_features(images), pre_logits=True)
 
 
 def timm_anatomy(name: str, model: nn.Module, config: Mapping[str, Any]) -> Anatomy:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +12,10 @@ from torch import Tensor
 from ..methods import AdaptedModel, OpenVocabularyClassifier
 from ..results import VariantFigure
 from ..tasks import Split, Task, TaskData
-from .inputs import Inputs
+from .preprocess import Preprocess
+
+BATCH_SIZE = 256
+"""Images a batch; fixed, so that it cannot be a reason for two runs to differ."""
 
 
 @dataclass(frozen=True)
@@ -23,22 +25,16 @@ class Evaluator:
     model: AdaptedModel
     task: Task
     data: TaskData
-    inputs: Inputs
-    """Of the splits as `named_splits` calls them."""
+    preprocess: Preprocess
 
     def validation(self) -> float:
         """Accuracy on the validation split, in percent."""
-        with self.inputs.entered():
-            return accuracy(self._predict("validation", self.data.validation), self.data.validation)
+        return accuracy(predict(self.model, self.data.validation, self.preprocess), self.data.validation)
 
     def tests(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Predicted labels and accuracy of every test split."""
-        with self.inputs.entered():
-            predictions = {name: self._predict(f"test/{name}", split) for name, split in self.data.tests.items()}
+        predictions = {name: predict(self.model, split, self.preprocess) for name, split in self.data.tests.items()}
         return predictions, {name: accuracy(predictions[name], split) for name, split in self.data.tests.items()}
-
-    def _predict(self, name: str, split: Split) -> Tensor:
-        return predict(self.model, self.inputs.batches(name), split.class_names, self.inputs.autocast)
 
     def variants(self) -> list[VariantFigure]:
         """The figures of every model that the training gave; the last one selected stays."""
@@ -50,31 +46,15 @@ class Evaluator:
         return figures
 
 
-def named_splits(data: TaskData) -> dict[str, Split]:
-    return {"train": data.train, "validation": data.validation, **{f"test/{n}": s for n, s in data.tests.items()}}
-
-
 @torch.inference_mode()
-def predict(
-    model: AdaptedModel,
-    batches: Iterable[Tensor],
-    class_names: tuple[str, ...],
-    autocast: Callable[[], AbstractContextManager[object]],
-) -> Tensor:
-    """Predicted labels (N,) of batches of the model's inputs, on the CPU.
-
-    Args:
-        class_names: those that an open-vocabulary model is to choose from.
-        autocast: what the model computes under.
-    """
+def predict(model: AdaptedModel, split: Split, preprocess: Preprocess) -> Tensor:
+    """Predicted labels (N,) of a split, on the CPU; an open-vocabulary model takes the split's class names."""
     model.eval()
     if isinstance(model, OpenVocabularyClassifier):
-        model.set_class_names(class_names)
-    predictions = []
-    for inputs in batches:
-        with autocast():
-            predictions.append(model(inputs).argmax(dim=-1))
-    return torch.cat(predictions).cpu()
+        model.set_class_names(split.class_names)
+    frames = 1 if split.images.dim() == 4 else split.images.shape[1]
+    batches = split.images.split(max(BATCH_SIZE // frames, 1))
+    return torch.cat([model(preprocess(images)).argmax(dim=-1) for images in batches]).cpu()
 
 
 def accuracy(predictions: Tensor, split: Split) -> float:

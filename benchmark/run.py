@@ -14,7 +14,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from ..backbones import RANDOM, Anatomy, find_backbone
 from ..errors import PeftmarkError, Unsupported
@@ -36,13 +35,12 @@ from ..results import (
 )
 from ..tasks import Task, TaskData
 from .environment import environment
-from .evaluation import Evaluator, named_splits, predictions_sha256
+from .evaluation import Evaluator, predictions_sha256
 from .failures import describe_error, status_of
-from .inputs import Inputs, PrefixCache, TrainingBatches
 from .preprocess import Preprocess
 from .protocol import protocol_of
 from .savings import hold_frozen
-from .training import Trainer, autocast
+from .training import Trainer
 
 
 @dataclass
@@ -68,34 +66,24 @@ class _Progress:
 
 
 def run(
-    spec: RunSpec,
-    device: torch.device,
-    checkpoint: Path | None = None,
-    adapter_file: Path | None = None,
-    cache: PrefixCache | None = None,
+    spec: RunSpec, device: torch.device, checkpoint: Path | None = None, adapter_file: Path | None = None
 ) -> RunRecord:
     """Carry out a run. Never raises for what a run can do wrong: the record's status says it.
 
     Args:
         checkpoint: the weights file, where the spec's weights are not the backbone's own.
         adapter_file: where the trained tensors are saved (safetensors); None does not save them.
-        cache: where what precedes the method is kept for other runs; None computes it at every step.
     """
     progress = _Progress()
     try:
-        quality = _run(spec, device, checkpoint, adapter_file, cache, progress)
+        quality = _run(spec, device, checkpoint, adapter_file, progress)
     except Exception as error:
         return _record(spec, device, progress, status=status_of(error), error=describe_error(error, progress.phase))
     return _record(spec, device, progress, status="ok", quality=quality)
 
 
 def _run(
-    spec: RunSpec,
-    device: torch.device,
-    checkpoint: Path | None,
-    adapter_file: Path | None,
-    cache: PrefixCache | None,
-    progress: _Progress,
+    spec: RunSpec, device: torch.device, checkpoint: Path | None, adapter_file: Path | None, progress: _Progress
 ) -> Quality:
     protocol = protocol_of(spec.protocol)
     with progress.enter("data"):
@@ -104,24 +92,16 @@ def _run(
     with progress.enter("setup"):
         model = _build(spec, checkpoint, task, data).to(device)
         preprocess = Preprocess(model.anatomy, device)
-        labels = data.train.labels.to(device)
-        model.method.prepare(model, TrainingBatches(data.train.images, labels, protocol.batch_size, preprocess))
+        train_images, train_labels = preprocess(data.train.images), data.train.labels.to(device)
+        size = protocol.batch_size
+        model.method.prepare(model, list(zip(train_images.split(size), train_labels.split(size), strict=True)))
         hold_frozen(model, protocol.frozen_dtype)
         progress.params = count_parameters(model)
-        inputs = Inputs(
-            model,
-            named_splits(data),
-            preprocess,
-            cache,
-            key=(spec.backbone, spec.task, task.track, protocol.precision, protocol.frozen_dtype, str(device)),
-            original=_original(spec.backbone, checkpoint) if protocol.frozen_dtype == "float32" else None,
-            autocast=lambda: autocast(protocol, device),
-        )
-    evaluator = Evaluator(model, task, data, inputs)
+    evaluator = Evaluator(model, task, data, preprocess)
     trainer = Trainer(
         model,
-        inputs,
-        labels,
+        train_images,
+        train_labels,
         data.train.class_names,
         task.templates,
         protocol,
@@ -171,13 +151,6 @@ def _build(spec: RunSpec, checkpoint: Path | None, task: Task, data: TaskData) -
     if track == "open_vocabulary":
         return OpenVocabularyClassifier(anatomy, method, data.train.class_names, task.templates)
     return Classifier(anatomy, method, len(data.train.class_names), task.num_frames)
-
-
-def _original(spec: BackboneSpec, checkpoint: Path | None) -> dict[str, Tensor] | None:
-    """The image tower's pretrained weights, which runs share; None where they are drawn for each run."""
-    if spec.weights == RANDOM:
-        return None
-    return {name: parameter.detach() for name, parameter in _pretrained(spec, checkpoint).named_parameters()}
 
 
 def _backbone(spec: BackboneSpec, checkpoint: Path | None) -> Anatomy:

@@ -14,7 +14,6 @@ from torch import Tensor
 from ..methods import AdaptedModel, Context, Phase
 from ..results import PhaseCost
 from .failures import Diverged
-from .inputs import Inputs, OnTheFly
 from .protocol import Protocol
 from .savings import checkpointed
 
@@ -26,14 +25,14 @@ class Trainer:
     """Carries out the phases of a method's training.
 
     Attributes:
-        inputs: of the split ``train``, with labels (N,) on the model's device.
+        images: preprocessed (N, …), on the model's device, with labels (N,).
         learning_rate: of the protocol, for this method; a phase may scale it.
         seed: decides the order of the data.
         validation: the model's accuracy on the validation split as it is, in percent.
     """
 
     model: AdaptedModel
-    inputs: Inputs
+    images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
@@ -56,9 +55,7 @@ class Trainer:
         steps = steps_per_epoch(len(self.labels), protocol)
         context = Context(protocol.epochs, steps, self.class_names, self.templates)
         rate = self.learning_rate * phase.learning_rate
-        with self.inputs.entered():
-            images = self.inputs.of("train")
-            curve = train(self.model, images, self.labels, protocol, rate, context, self.seed)
+        curve = train(self.model, self.images, self.labels, protocol, rate, context, self.seed)
         return curve, PhaseCost(
             name=phase.name,
             epochs=len(curve),
@@ -70,7 +67,7 @@ class Trainer:
 
 def train(
     model: AdaptedModel,
-    images: Tensor | OnTheFly,
+    images: Tensor,
     labels: Tensor,
     protocol: Protocol,
     learning_rate: float,
@@ -80,7 +77,7 @@ def train(
     """Train what is trainable, in place; a model with nothing to train is left alone.
 
     Args:
-        images: what the model reads (N, …), with labels (N,) on its device.
+        images: preprocessed (N, …), on the model's device, with labels (N,).
         seed: decides the order of the data.
 
     Returns:
@@ -97,28 +94,27 @@ def train(
         optimizer, lambda step: _schedule(step / context.steps_per_epoch, protocol)
     )
     order = torch.Generator().manual_seed(seed)
-    device = labels.device
     curve = []
     model.train()
     for epoch in range(protocol.epochs):
         context.epoch = epoch
-        total = torch.zeros((), dtype=torch.float64, device=device)
+        total = 0.0
         for batch in _batches(len(labels), protocol.batch_size, order):
             rate = optimizer.param_groups[0]["lr"]
             optimizer.zero_grad(set_to_none=True)  # before the forward pass, which would hold them on its peak
-            with checkpointed(model.anatomy, protocol.gradient_checkpointing), autocast(protocol, device):
-                loss = model.method.loss(model, images[batch].to(device), labels[batch], context)
+            with checkpointed(model.anatomy, protocol.gradient_checkpointing), autocast(protocol, images.device):
+                loss = model.method.loss(model, images[batch], labels[batch], context)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise Diverged(f"the loss is {value} in epoch {epoch + 1}, at learning rate {rate:.3g}")
             loss.backward()
             model.method.after_backward(model, context)
             model.optimizer_step(optimizer)
             context.step += 1
             model.method.after_step(model, context)
             schedule.step()
-            total += loss.detach().double() * len(batch)
-        mean = total.item() / len(labels)  # read once an epoch: a device would be waited for at every step
-        if not math.isfinite(mean):
-            raise Diverged(f"the loss is {mean} in epoch {epoch + 1}, at learning rate {rate:.3g}")
-        curve.append({"epoch": float(epoch + 1), "train_loss": mean, "learning_rate": rate})
+            total += value * len(batch)
+        curve.append({"epoch": float(epoch + 1), "train_loss": total / len(labels), "learning_rate": rate})
     return curve
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..backbones import Anatomy, find_backbone
-from ..backbones.segments import Segment, first_touched, run_segments
 from ..backbones.slots import is_inserted
 from ..errors import PeftmarkError
 from .method import Batches, Method, make_method
@@ -24,10 +23,6 @@ DEFAULT_TEMPLATES = ("a photo of a {}.",)
 class AdaptedModel(nn.Module):
     """A backbone changed by a method.
 
-    Attributes:
-        start: how many segments of the image tower's forward pass are left out: what the model takes in place of images
-            is then what the first of the rest reads (see `before`).
-
     Args:
         anatomy: of the backbone; the model takes it over.
         method: adapts it.
@@ -37,7 +32,6 @@ class AdaptedModel(nn.Module):
 
     def __init__(self, anatomy: Anatomy, method: Method) -> None:
         super().__init__()
-        self.start = 0
         self.anatomy = anatomy
         self.method = method
         self.backbone = anatomy.root
@@ -48,25 +42,8 @@ class AdaptedModel(nn.Module):
         """The classifier's parameters: trained with every method and counted apart."""
 
     @abstractmethod
-    def segments(self) -> tuple[Segment, ...]:
-        """The image tower's forward pass, as far as this model needs it, in parts."""
-
-    @abstractmethod
     def features(self, images: Tensor) -> Tensor:
         """Images (or clips) -> what is classified (N, features)."""
-
-    def first_touched(self, original: Mapping[str, Tensor]) -> int:
-        """How many segments compute what those of the pretrained tower do (see `segments.first_touched`)."""
-        return first_touched(self.anatomy.model, self.segments(), original)
-
-    def before(self, start: int, images: Tensor) -> Tensor:
-        """What segment `start` reads of images (N, 3, H, W) or clips (N, T, 3, H, W): (N, …) or (N, T, …)."""
-        frames = images.flatten(0, -4)
-        return run_segments(self.segments()[:start], frames).unflatten(0, images.shape[:-3])
-
-    def tower(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W), or what segment `start` reads, to the last segment's output (N, features)."""
-        return run_segments(self.segments()[self.start :], images)
 
     def train(self, mode: bool = True) -> Self:
         """As `nn.Module.train`, but a frozen BatchNorm keeps its running statistics."""
@@ -232,14 +209,11 @@ class Classifier(AdaptedModel):
     def head_parameters(self) -> Iterable[nn.Parameter]:
         return self.head.parameters()
 
-    def segments(self) -> tuple[Segment, ...]:
-        return self.anatomy.pooling()
-
     def features(self, images: Tensor) -> Tensor:
         """(N, 3, H, W), or (N, T, 3, H, W) with ``num_frames=T`` -> what the head reads (N, feature_dim)."""
         if self.num_frames is None:
-            return self.tower(images)
-        features = self.tower(images.flatten(0, 1))
+            return self.anatomy.pooled(images)
+        features = self.anatomy.pooled(images.flatten(0, 1))
         return features.view(len(images), self.num_frames, -1).mean(dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -304,12 +278,9 @@ class OpenVocabularyClassifier(AdaptedModel):
             self._text_features = features
         return features
 
-    def segments(self) -> tuple[Segment, ...]:
-        return self.anatomy.projecting()
-
     def features(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> normalised embeddings (N, E) in the space shared with text."""
-        return F.normalize(self.tower(images), dim=-1)
+        return F.normalize(self.anatomy.projected(images), dim=-1)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> logits (N, number of class names)."""

@@ -66,15 +66,12 @@ class Method:
         pretrained: whether the backbone's pretrained weights are used (`scratch` says no).
         identity_at_start: whether an adapted model computes what the bare backbone computes until it is trained;
             a class that says no gives its paper's reason in the docstring.
-        reads_images: whether `loss` looks at the images themselves, beside giving them to the model. Otherwise it may
-            get what the layers that the method does not touch make of them.
         needs_batches: whether `prepare` scores parameters on training data, without which there is nothing to train.
     """
 
     version: ClassVar[int] = 1
     pretrained: ClassVar[bool] = True
     identity_at_start: ClassVar[bool] = True
-    reads_images: ClassVar[bool] = False
     needs_batches: ClassVar[bool] = False
 
     @classmethod

@@ -50,7 +50,5 @@ class Options:
     timeout_s: float | None
     save_adapters: bool
     plugins: tuple[str, ...]
-    cache: bool = True
-    """Whether runs of a worker share what precedes their methods."""
     checkpoints: dict[str, Path] = field(default_factory=dict)
     """Local weights files by sha256."""

@@ -15,14 +15,12 @@ from ...errors import PeftmarkError
 from ...registry import load_plugins
 from ...results import ADAPTERS, CostRecord, CostSpec, RunRecord, RunSpec, Store
 from ..describe import describe_pair, describe_task
-from ..inputs import PrefixCache
 from ..measure.profile import profile
 from ..plan import Spec
 from ..run import load_task, run
 from .outcome import Options, Outcome
 
 _options: Options | None = None
-_cache = PrefixCache()
 _broken: PeftmarkError | None = None
 """Why no run can be carried out here. Each run says so: a failing initializer would break the pool with a traceback."""
 
@@ -75,8 +73,7 @@ def work(spec: Spec) -> Outcome:
 def _run(spec: RunSpec, options: Options) -> RunRecord:
     store = Store(options.results)
     adapter = Path(options.results) / ADAPTERS / f"{spec.run_id}.safetensors" if options.save_adapters else None
-    checkpoint = options.checkpoints.get(spec.backbone.weights)
-    record = run(spec, torch.device(options.device), checkpoint, adapter, _cache if options.cache else None)
+    record = run(spec, torch.device(options.device), options.checkpoints.get(spec.backbone.weights), adapter)
     store.write(record)
     if record.status == "ok":
         describe_pair(store.root, spec.method.name, spec.backbone.name)

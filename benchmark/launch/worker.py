@@ -14,18 +14,23 @@ from ...errors import PeftmarkError
 from ...registry import load_plugins
 from ...results import ADAPTERS, RunSpec, Store
 from ..describe import describe
+from ..prefix_cache import PrefixCache, memory_budget
 from ..run import load_task, run
 from .outcome import Options, Outcome
 
 _options: Options | None = None
+_cache: PrefixCache | None = None
 _broken: PeftmarkError | None = None
 """Why no run can be carried out here. Each run says so: a failing initializer would break the pool with a traceback."""
 
 
 def start(options: Options) -> None:
     """Prepare this process: one thread on a CPU (results depend on the number), plug-ins, an end with the parent."""
-    global _options, _broken
+    global _options, _broken, _cache
     _options = options
+    if options.cache:
+        # beside the records: a machine's own folder for temporary files may lie in memory
+        _cache = PrefixCache(memory_budget(options.jobs), options.results)
     _end_with_parent()
     make_deterministic(torch.device(options.device))
     warnings.filterwarnings("ignore", module="open_clip")
@@ -64,7 +69,8 @@ def work(spec: RunSpec) -> Outcome:
         raise _broken
     store = Store(_options.results)
     adapter = Path(_options.results) / ADAPTERS / f"{spec.run_id}.safetensors" if _options.save_adapters else None
-    record = run(spec, torch.device(_options.device), _options.checkpoints.get(spec.backbone.weights), adapter)
+    checkpoint = _options.checkpoints.get(spec.backbone.weights)
+    record = run(spec, torch.device(_options.device), checkpoint, adapter, _cache)
     store.write(record)
     if record.status == "ok":
         describe(store.root, spec, *load_task(spec.task.name))

@@ -77,18 +77,17 @@ class PrefixCache:
                 held -= tensor.nbytes
 
     def _make_room_on_disk(self, nbytes: int) -> bool:
-        for key, tensor in [*self._kept.items()]:
-            if shutil.disk_usage(self.folder).free >= 2 * nbytes:
-                break
-            if self.is_mapped(tensor):
-                del self._kept[key]
-                del tensor  # the last reference gives the space back
-        return shutil.disk_usage(self.folder).free >= 2 * nbytes
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mapped = [key for key, tensor in self._kept.items() if self.is_mapped(tensor)]
+        while shutil.disk_usage(self.folder).free < 2 * nbytes:
+            if not mapped:
+                return False
+            del self._kept[mapped.pop(0)]  # with the last reference the file goes
+        return True
 
 
 def _mapped(folder: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A tensor in a file without a name, which is gone with the tensor."""
-    folder.mkdir(parents=True, exist_ok=True)
     nbytes = torch.Size(shape).numel() * dtype.itemsize
     with tempfile.TemporaryFile(dir=folder) as file:
         return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=(nbytes,))).view(dtype).view(shape)

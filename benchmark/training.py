@@ -60,10 +60,10 @@ class Trainer:
         context = Context(protocol.epochs, steps, self.class_names, self.templates)
         rate = self.learning_rate * phase.learning_rate
         curve: Curve = []
-        if protocol.epochs > 0:
-            # now: the phases before, or its own beginning, may have changed what is frozen
-            start, images = self.inputs.training(protocol.batch_size, protocol.precision)
-            curve = train(self.model, images, labels, protocol, rate, context, self.seed, start)
+        if protocol.epochs > 0 and _trained(self.model):
+            # asked now: the phases before, or the beginning of this one, may have changed what is frozen
+            first, images = self.inputs.training(protocol.batch_size, protocol.precision)
+            curve = train(self.model, images, labels, protocol, rate, context, self.seed, first)
         return curve, PhaseCost(
             name=phase.name,
             epochs=len(curve),
@@ -96,7 +96,7 @@ def train(
     Raises:
         Diverged: on a loss that is not finite; found at the end of the epoch.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = _trained(model)
     if not trained or protocol.epochs == 0:
         return []
     optimizer = _optimizer(trained, protocol, learning_rate)
@@ -127,6 +127,10 @@ def train(
             {"epoch": float(epoch + 1), "train_loss": losses.total / len(labels), "learning_rate": losses.rates[-1]}
         )
     return curve
+
+
+def _trained(model: AdaptedModel) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 class _Losses:

@@ -28,9 +28,8 @@ def start(options: Options) -> None:
     """Prepare this process: one thread on a CPU (results depend on the number), plug-ins, an end with the parent."""
     global _options, _broken, _cache
     _options = options
-    if options.cache:
-        # beside the records: a machine's own folder for temporary files may lie in memory
-        _cache = PrefixCache(memory_budget(options.jobs), options.results)
+    # its files lie beside the records: a machine's own folder for temporary files may be in memory
+    _cache = PrefixCache(memory_budget(options.jobs), options.results) if options.cache else None
     _end_with_parent()
     make_deterministic(torch.device(options.device))
     warnings.filterwarnings("ignore", module="open_clip")

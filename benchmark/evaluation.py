@@ -12,7 +12,7 @@ from torch import Tensor
 from ..methods import AdaptedModel, OpenVocabularyClassifier
 from ..results import VariantFigure
 from ..tasks import Split, Task, TaskData
-from .inputs import VALIDATION, Inputs, test_name
+from .inputs import VALIDATION, Inputs, named_test
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Evaluator:
 
     def tests(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Predicted labels and accuracy of every test split."""
-        predictions = {name: self._predict(test_name(name), split) for name, split in self.data.tests.items()}
+        predictions = {name: self._predict(named_test(name), split) for name, split in self.data.tests.items()}
         return predictions, {name: accuracy(predictions[name], split) for name, split in self.data.tests.items()}
 
     def variants(self) -> list[VariantFigure]:

@@ -24,7 +24,7 @@ FEW = 4
 TRAIN, VALIDATION = "train", "validation"
 
 
-def test_name(name: str) -> str:
+def named_test(name: str) -> str:
     """What `Inputs` calls a test split."""
     return f"test {name}"
 
@@ -49,7 +49,7 @@ class Inputs:
         self.model = model
         self.spec = spec
         self.splits = {TRAIN: data.train, VALIDATION: data.validation}
-        self.splits |= {test_name(name): split for name, split in data.tests.items()}
+        self.splits |= {named_test(name): split for name, split in data.tests.items()}
         self.preprocess = preprocess
         self.cache = cache
         self.bare = bare
@@ -104,16 +104,15 @@ class Inputs:
         # images and what a stem makes of them are made about as fast as they are read from a disk
         return self.cache.get(key, len(split), lambda: self._prefix(split, start, precision), may_map=start > 1)
 
+    @torch.no_grad()
     def _prefix(self, split: Split, start: int, precision: str) -> Iterator[Tensor]:
         segments = self.model.anatomy.segments(self.model.output)[:start]
-        # tensors made in inference mode could not be trained on
-        with torch.inference_mode(False), torch.no_grad():
-            for batch in _batches(split.images, split):
-                images = self.preprocess(batch)
-                frames = images.flatten(0, -4)
-                with torch.autocast(frames.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                    outputs = run_segments(segments, frames)
-                yield outputs.unflatten(0, images.shape[:-3])
+        for batch in _batches(split.images, split):
+            images = self.preprocess(batch)
+            frames = images.flatten(0, -4)
+            with torch.autocast(frames.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                outputs = run_segments(segments, frames)
+            yield outputs.unflatten(0, images.shape[:-3])
 
 
 class TrainingBatches:

@@ -18,7 +18,7 @@ class PrefixCache:
     """Tensors (n, …) in the memory of the host, by what they are of; the least recently used leave first.
 
     Args:
-        budget_bytes: of memory. A larger tensor is mapped from a file, for which twice its size must be free on the disk.
+        budget_bytes: of memory. A larger tensor is mapped from a file; twice its size must be free on the disk.
         folder: where these files are. They have no name, so nothing is left of them when the process ends, however.
 
     Attributes:
@@ -31,6 +31,7 @@ class PrefixCache:
         self.computed = 0
         self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
 
+    @torch.inference_mode(False)  # a tensor made in inference mode could not be trained on
     def get(self, key: Hashable, n: int, compute: Callable[[], Iterator[Tensor]], may_map: bool) -> Tensor | None:
         """What is kept under `key`, or else is made and kept; None where there is no room for it.
 

@@ -293,10 +293,14 @@ def test_the_least_recently_used_leaves_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_mapped_tensor_can_be_trained_on(tmp_path: Path, dtype: torch.dtype) -> None:
-    cache = PrefixCache(8, tmp_path)
-    tensor = cache.get("x", 4, lambda: iter([torch.arange(8, dtype=dtype).view(4, 2)]), may_map=True)
+@pytest.mark.parametrize("budget", [8, 80])
+def test_what_is_kept_can_be_trained_on(tmp_path: Path, dtype: torch.dtype, budget: int) -> None:
+    """Mapped or in memory, and whoever asked for it."""
+    cache = PrefixCache(budget, tmp_path)
+    with torch.inference_mode():
+        tensor = cache.get("x", 4, lambda: iter([torch.arange(8, dtype=dtype).view(4, 2)]), may_map=True)
     assert tensor is not None
+    assert cache.is_mapped(tensor) == (budget == 8)
     assert (tensor.dtype, tensor.tolist()) == (dtype, [[0, 1], [2, 3], [4, 5], [6, 7]])
     weight = torch.ones(2, dtype=dtype, requires_grad=True)
     (tensor[torch.tensor([1, 3])] @ weight).sum().backward()

@@ -139,6 +139,9 @@ def show(kind: str, name: str, plugins: tuple[str, ...]) -> None:
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1; by default the GPU where there is one.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="Short for --set protocol.precision=P.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds a run may take.")
+@click.option(
+    "--cache/--no-cache", default=True, help="Compute what comes before a method's first change once, not every step."
+)
 @click.option("--save-adapters", is_flag=True, help="Keep what was trained, as safetensors beside the records.")
 @click.option("--dry-run", is_flag=True, help="Print what would be run.")
 @import_option
@@ -157,6 +160,7 @@ def run_command(
     device: str | None,
     precision: str | None,
     timeout: float | None,
+    cache: bool,
     save_adapters: bool,
     dry_run: bool,
     plugins: tuple[str, ...],
@@ -206,6 +210,7 @@ def run_command(
         save_adapters=save_adapters,
         plugins=tuple(str(Path(file).resolve()) for file in plugins),
         checkpoints=planned.checkpoints,
+        cache=cache,
     )
     with store.lock():
         store.remove_temporary_files()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import NotMergeable, Unsupported
 from .frozen import QUANTIZED, plain
+from .segments import Output, Segment
 from .slots import (
     Insert,
     Predicate,
@@ -441,6 +442,10 @@ class Anatomy(ABC):
     def projected(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) -> embeddings (N, E) in the space shared with text. Raises Unsupported without one."""
         raise Unsupported(f"{self.name} has no text tower")
+
+    def segments(self, output: Output) -> tuple[Segment, ...]:
+        """The steps of `pooled` or `projected`, as the model is now; one where its parts are not known."""
+        return (Segment("all", getattr(self, output), (self.model,), pooled=True),)
 
     @property
     def blocks(self) -> tuple[Block, ...]:

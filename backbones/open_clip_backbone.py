@@ -21,9 +21,11 @@ from ..errors import PeftmarkError, Unsupported
 from ..registry import BACKBONES
 from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
 from .backbone import Backbone
+from .segments import Output, Segment
 from .slots import SlottedAttention, SlottedBlock, is_inserted
 from .text import TextTower
 from .timm_backbone import add_timm_parts
+from .timm_segments import timm_segments
 from .weights import cannot_download, check_keys, load_state_dict, local_weights
 
 
@@ -224,6 +226,29 @@ class ClipAnatomy(Anatomy):
 
     def projected(self, images: Tensor) -> Tensor:
         return self.model(images)
+
+    def segments(self, output: Output) -> tuple[Segment, ...]:
+        tower = cast(Any, self.model)
+        if isinstance(tower, TimmModel):
+            known = timm_segments(tower.trunk, pre_logits=False)
+            return (
+                (*known, Segment("head", tower.head, (tower.head,), pooled=True)) if known else super().segments(output)
+            )
+        if not (isinstance(tower, VisionTransformer) and self.token_blocks) or tower.output_tokens:
+            return super().segments(output)
+        read_out = Segment("tail", lambda x: tower._pool(x)[0], (tower.ln_post,), pooled=True)
+        projection = Segment("projection", lambda x: x @ tower.proj, (), (tower.proj,), pooled=True)
+        return (
+            Segment(
+                "stem",
+                tower._embeds,
+                (tower.conv1, tower.patch_dropout, tower.ln_pre),
+                (tower.class_embedding, tower.positional_embedding),
+            ),
+            *(Segment(f"block {i}", block, (block,)) for i, block in enumerate(tower.transformer.resblocks)),
+            read_out,
+            *((projection,) if output == "projected" and tower.proj is not None else ()),
+        )
 
 
 @dataclass(kw_only=True)

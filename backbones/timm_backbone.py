@@ -20,7 +20,9 @@ from ..errors import PeftmarkError, Unsupported
 from ..registry import BACKBONES
 from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
 from .backbone import Backbone
+from .segments import Output, Segment
 from .slots import SlottedAttention, SlottedBlock
+from .timm_segments import timm_segments
 from .weights import cannot_download, load_state_dict, local_weights
 
 
@@ -140,6 +142,10 @@ class TimmAnatomy(Anatomy):
     def pooled(self, images: Tensor) -> Tensor:
         model = cast(Any, self.model)
         return model.forward_head(model.forward_features(images), pre_logits=True)
+
+    def segments(self, output: Output) -> tuple[Segment, ...]:
+        known = timm_segments(self.model) if output == "pooled" else None
+        return known or super().segments(output)
 
 
 def timm_anatomy(name: str, model: nn.Module, config: Mapping[str, Any]) -> Anatomy:

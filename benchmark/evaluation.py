@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +12,8 @@ from torch import Tensor
 from ..methods import AdaptedModel, OpenVocabularyClassifier
 from ..results import VariantFigure
 from ..tasks import Split, Task, TaskData
-from .preprocess import Preprocess
-
-BATCH_SIZE = 256
-"""Images a batch; fixed, so that it cannot be a reason for two runs to differ."""
+from .inputs import VALIDATION, Inputs, named_test
+from .savings import autocast
 
 
 @dataclass(frozen=True)
@@ -25,15 +23,16 @@ class Evaluator:
     model: AdaptedModel
     task: Task
     data: TaskData
-    preprocess: Preprocess
+    inputs: Inputs
+    precision: str
 
     def validation(self) -> float:
         """Accuracy on the validation split, in percent."""
-        return accuracy(predict(self.model, self.data.validation, self.preprocess), self.data.validation)
+        return accuracy(self._predict(VALIDATION, self.data.validation), self.data.validation)
 
     def tests(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Predicted labels and accuracy of every test split."""
-        predictions = {name: predict(self.model, split, self.preprocess) for name, split in self.data.tests.items()}
+        predictions = {name: self._predict(named_test(name), split) for name, split in self.data.tests.items()}
         return predictions, {name: accuracy(predictions[name], split) for name, split in self.data.tests.items()}
 
     def variants(self) -> list[VariantFigure]:
@@ -45,16 +44,25 @@ class Evaluator:
             figures.append(VariantFigure(axis=variant.axis, value=variant.value, validation=validation, test=test))
         return figures
 
+    def _predict(self, name: str, split: Split) -> Tensor:
+        start, batches = self.inputs.evaluation(name, self.precision)
+        with self.model.start_from(start):
+            return predict(self.model, batches, split.class_names, self.precision)
+
 
 @torch.inference_mode()
-def predict(model: AdaptedModel, split: Split, preprocess: Preprocess) -> Tensor:
-    """Predicted labels (N,) of a split, on the CPU; an open-vocabulary model takes the split's class names."""
+def predict(
+    model: AdaptedModel, batches: Iterable[Tensor], class_names: Sequence[str], precision: str = "float32"
+) -> Tensor:
+    """Predicted labels (N,), on the CPU; an open-vocabulary model takes the class names."""
     model.eval()
     if isinstance(model, OpenVocabularyClassifier):
-        model.set_class_names(split.class_names)
-    frames = 1 if split.images.dim() == 4 else split.images.shape[1]
-    batches = split.images.split(max(BATCH_SIZE // frames, 1))
-    return torch.cat([model(preprocess(images)).argmax(dim=-1) for images in batches]).cpu()
+        model.set_class_names(class_names)
+    predictions = []
+    for batch in batches:
+        with autocast(precision, batch.device):
+            predictions.append(model(batch).argmax(dim=-1))
+    return torch.cat(predictions).cpu()
 
 
 def accuracy(predictions: Tensor, split: Split) -> float:

@@ -37,6 +37,8 @@ from ..tasks import Task, TaskData
 from .environment import environment
 from .evaluation import Evaluator, predictions_sha256
 from .failures import describe_error, status_of
+from .inputs import Inputs, TrainingBatches
+from .prefix_cache import PrefixCache
 from .preprocess import Preprocess
 from .protocol import protocol_of
 from .savings import hold_frozen
@@ -66,24 +68,34 @@ class _Progress:
 
 
 def run(
-    spec: RunSpec, device: torch.device, checkpoint: Path | None = None, adapter_file: Path | None = None
+    spec: RunSpec,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    adapter_file: Path | None = None,
+    cache: PrefixCache | None = None,
 ) -> RunRecord:
     """Carry out a run. Never raises for what a run can do wrong: the record's status says it.
 
     Args:
         checkpoint: the weights file, where the spec's weights are not the backbone's own.
         adapter_file: where the trained tensors are saved (safetensors); None does not save them.
+        cache: what this process keeps from run to run of frozen prefixes' outputs; None computes them in every step.
     """
     progress = _Progress()
     try:
-        quality = _run(spec, device, checkpoint, adapter_file, progress)
+        quality = _run(spec, device, checkpoint, adapter_file, cache, progress)
     except Exception as error:
         return _record(spec, device, progress, status=status_of(error), error=describe_error(error, progress.phase))
     return _record(spec, device, progress, status="ok", quality=quality)
 
 
 def _run(
-    spec: RunSpec, device: torch.device, checkpoint: Path | None, adapter_file: Path | None, progress: _Progress
+    spec: RunSpec,
+    device: torch.device,
+    checkpoint: Path | None,
+    adapter_file: Path | None,
+    cache: PrefixCache | None,
+    progress: _Progress,
 ) -> Quality:
     protocol = protocol_of(spec.protocol)
     with progress.enter("data"):
@@ -91,17 +103,15 @@ def _run(
         progress.data_sha256 = _data_sha256(spec.task.name)
     with progress.enter("setup"):
         model = _build(spec, checkpoint, task, data).to(device)
-        preprocess = Preprocess(model.anatomy, device)
-        train_images, train_labels = preprocess(data.train.images), data.train.labels.to(device)
-        size = protocol.batch_size
-        model.method.prepare(model, list(zip(train_images.split(size), train_labels.split(size), strict=True)))
+        bare = None if spec.backbone.weights == RANDOM else _pretrained(spec.backbone, checkpoint)
+        inputs = Inputs(model, spec, data, Preprocess(model.anatomy, device), cache, bare)
+        model.method.prepare(model, TrainingBatches(inputs, protocol.batch_size))
         hold_frozen(model, protocol.frozen_dtype)
         progress.params = count_parameters(model)
-    evaluator = Evaluator(model, task, data, preprocess)
+    evaluator = Evaluator(model, task, data, inputs, protocol.precision)
     trainer = Trainer(
         model,
-        train_images,
-        train_labels,
+        inputs,
         data.train.class_names,
         task.templates,
         protocol,

@@ -1,4 +1,4 @@
-"""What saves memory whatever the method: frozen matrices in fewer bits, a block's activations computed twice."""
+"""What saves memory whatever the method: fewer bits in computation and for frozen matrices, activations made twice."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -13,6 +14,11 @@ from ..backbones import Anatomy
 from ..backbones.frozen import hold
 from ..backbones.slots import is_inserted
 from ..methods import AdaptedModel
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """What training, evaluation and the measurement of cost compute under."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @contextmanager

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..backbones import Anatomy, find_backbone
+from ..backbones.segments import Output, run_segments
 from ..backbones.slots import is_inserted
 from ..errors import PeftmarkError
 from .method import Batches, Method, make_method
@@ -28,13 +30,19 @@ class AdaptedModel(nn.Module):
         method: adapts it.
 
     ``model.backbone`` is the backbone's own module, under its own parameter names.
+
+    Class attributes:
+        output: what of the backbone `encode` gives.
     """
+
+    output: ClassVar[Output]
 
     def __init__(self, anatomy: Anatomy, method: Method) -> None:
         super().__init__()
         self.anatomy = anatomy
         self.method = method
         self.backbone = anatomy.root
+        self._start = 0
         method.adapt(anatomy)
 
     @abstractmethod
@@ -44,6 +52,24 @@ class AdaptedModel(nn.Module):
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
         """Images (or clips) -> what is classified (N, features)."""
+
+    @contextmanager
+    def start_from(self, start: int) -> Iterator[None]:
+        """Within, the model takes what segment `start` of its backbone reads in place of images (or frames).
+
+        With as many as there are segments, these are the backbone's features. See `Anatomy.segments`.
+        """
+        before, self._start = self._start, start
+        try:
+            yield
+        finally:
+            self._start = before
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> the backbone's `output` (N, features); see `start_from`."""
+        if self._start == 0:
+            return getattr(self.anatomy, self.output)(images)
+        return run_segments(self.anatomy.segments(self.output)[self._start :], images)
 
     def train(self, mode: bool = True) -> Self:
         """As `nn.Module.train`, but a frozen BatchNorm keeps its running statistics."""
@@ -191,6 +217,8 @@ class Classifier(AdaptedModel):
     Each frame is normalised, then the mean is taken (as AIM does).
     """
 
+    output = "pooled"
+
     def __init__(self, anatomy: Anatomy, method: Method, num_classes: int, num_frames: int | None = None) -> None:
         anatomy.drop_text()  # a linear head needs none: it would take memory and be counted
         super().__init__(anatomy, method)
@@ -212,8 +240,8 @@ class Classifier(AdaptedModel):
     def features(self, images: Tensor) -> Tensor:
         """(N, 3, H, W), or (N, T, 3, H, W) with ``num_frames=T`` -> what the head reads (N, feature_dim)."""
         if self.num_frames is None:
-            return self.anatomy.pooled(images)
-        features = self.anatomy.pooled(images.flatten(0, 1))
+            return self.encode(images)
+        features = self.encode(images.flatten(0, 1))
         return features.view(len(images), self.num_frames, -1).mean(dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -223,6 +251,8 @@ class Classifier(AdaptedModel):
 
 class OpenVocabularyClassifier(AdaptedModel):
     """Images -> logits over class names: cosines of image and text features, by the model's own scale."""
+
+    output = "projected"
 
     def __init__(self, anatomy: Anatomy, method: Method, class_names: Sequence[str], templates: Sequence[str]) -> None:
         super().__init__(anatomy, method)
@@ -280,7 +310,7 @@ class OpenVocabularyClassifier(AdaptedModel):
 
     def features(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> normalised embeddings (N, E) in the space shared with text."""
-        return F.normalize(self.anatomy.projected(images), dim=-1)
+        return F.normalize(self.encode(images), dim=-1)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> logits (N, number of class names)."""

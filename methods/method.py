@@ -67,12 +67,21 @@ class Method:
         identity_at_start: whether an adapted model computes what the bare backbone computes until it is trained;
             a class that says no gives its paper's reason in the docstring.
         needs_batches: whether `prepare` scores parameters on training data, without which there is nothing to train.
+        looks_at_images: whether `loss` does anything with images but hand them to the model, as mixup does. If not, it
+            may be given what the frozen first layers make of them. A class with a `loss` of its own does unless it says
+            no.
     """
 
     version: ClassVar[int] = 1
     pretrained: ClassVar[bool] = True
     identity_at_start: ClassVar[bool] = True
     needs_batches: ClassVar[bool] = False
+    looks_at_images: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "loss" in vars(cls) and "looks_at_images" not in vars(cls):
+            cls.looks_at_images = True
 
     @classmethod
     def from_config(cls, name: str, config: Mapping[str, Any]) -> Method:

@@ -52,3 +52,5 @@ class Options:
     plugins: tuple[str, ...]
     checkpoints: dict[str, Path] = field(default_factory=dict)
     """Local weights files by sha256."""
+    cache: bool = True
+    """Whether a worker keeps what frozen prefixes give (see `PrefixCache`)."""

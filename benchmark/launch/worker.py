@@ -17,18 +17,22 @@ from ...results import ADAPTERS, CostRecord, CostSpec, RunRecord, RunSpec, Store
 from ..describe import describe_pair, describe_task
 from ..measure.profile import profile
 from ..plan import Spec
+from ..prefix_cache import PrefixCache, memory_budget
 from ..run import load_task, run
 from .outcome import Options, Outcome
 
 _options: Options | None = None
+_cache: PrefixCache | None = None
 _broken: PeftmarkError | None = None
 """Why no run can be carried out here. Each run says so: a failing initializer would break the pool with a traceback."""
 
 
 def start(options: Options) -> None:
     """Prepare this process: one thread on a CPU (results depend on the number), plug-ins, an end with the parent."""
-    global _options, _broken
+    global _options, _broken, _cache
     _options = options
+    # its files lie beside the records: a machine's own folder for temporary files may be in memory
+    _cache = PrefixCache(memory_budget(options.jobs), options.results) if options.cache else None
     _end_with_parent()
     prepare_process(torch.device(options.device))
     try:
@@ -73,7 +77,8 @@ def work(spec: Spec) -> Outcome:
 def _run(spec: RunSpec, options: Options) -> RunRecord:
     store = Store(options.results)
     adapter = Path(options.results) / ADAPTERS / f"{spec.run_id}.safetensors" if options.save_adapters else None
-    record = run(spec, torch.device(options.device), options.checkpoints.get(spec.backbone.weights), adapter)
+    checkpoint = options.checkpoints.get(spec.backbone.weights)
+    record = run(spec, torch.device(options.device), checkpoint, adapter, _cache)
     store.write(record)
     if record.status == "ok":
         describe_pair(store.root, spec.method.name, spec.backbone.name)

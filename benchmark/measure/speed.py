@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...methods import AdaptedModel, Context
 from ...results import InferenceSpeed, Speed, Timing
-from ..savings import checkpointed
+from ..savings import autocast, checkpointed
 
 Step = Callable[[], None]
 
@@ -34,14 +34,17 @@ class TrainingStep:
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4) if self.trained else None
         self.context = Context(epochs=1, steps_per_epoch=1, class_names=tuple(map(str, range(classes))))
-        self.autocast = precision == "bfloat16"
+        self.precision = precision
         self.gradient_checkpointing = gradient_checkpointing
 
     def __call__(self) -> None:
         method = self.model.method
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)  # before the forward pass, which would hold them on its peak
-        with checkpointed(self.model.anatomy, self.gradient_checkpointing), self._autocast():
+        with (
+            checkpointed(self.model.anatomy, self.gradient_checkpointing),
+            autocast(self.precision, self.images.device),
+        ):
             loss = method.loss(self.model, self.images, self.labels, self.context)
         if self.optimizer is not None:
             loss.backward()
@@ -52,7 +55,7 @@ class TrainingStep:
     def infer(self) -> None:
         """Inference on the same images."""
         self.model.eval()
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), autocast(self.precision, self.images.device):
             self.model(self.images)
         self.model.train()
 
@@ -61,9 +64,6 @@ class TrainingStep:
         one = copy.copy(self)
         one.images, one.labels = self.images[:1], self.labels[:1]
         return one
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.autocast)
 
 
 def take_turns(

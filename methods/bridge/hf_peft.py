@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, cast, get_type_hints
+from typing import Any, ClassVar, Self, cast, get_type_hints
 
 import msgspec
 import torch
@@ -154,6 +154,8 @@ class HfPeft(Method):
     Not here: tuners that need a language model (`EXCLUDED`, each with its reason), and initialisations from data or
     from quantised weights (EVA, CorDA, LoRA-GA, LoftQ).
     """
+
+    looks_at_images: ClassVar[bool] = False
 
     tuner: str
     targets: tuple[Projection, ...]

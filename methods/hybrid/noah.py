@@ -108,6 +108,7 @@ class NOAH(Method):
     """
 
     identity_at_start: ClassVar[bool] = False
+    looks_at_images: ClassVar[bool] = False
 
     widths: tuple[int, ...] = (1, 5, 10)
     depths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)

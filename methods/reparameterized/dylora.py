@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,8 @@ class DyLoRA(Method):
     alpha / r, which is alpha / b. Its ranks are slices of one tensor, which AdamW's momentum and decay go on moving
     while another rank trains; here they stay as they are. Its ``eval()`` never merges.
     """
+
+    looks_at_images: ClassVar[bool] = False
 
     rank: int = 8
     alpha: float = 8.0

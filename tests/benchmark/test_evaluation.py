@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import struct
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from peftmark.benchmark.evaluation import BATCH_SIZE, accuracy, predict, predictions_sha256
+from peftmark.benchmark.evaluation import accuracy, predict, predictions_sha256
+from peftmark.benchmark.inputs import BATCH_SIZE, Inputs
 from peftmark.benchmark.preprocess import Preprocess
-from peftmark.tasks import Split
+from peftmark.tasks import Split, TaskData
 
 CPU = torch.device("cpu")
 
@@ -43,6 +44,14 @@ def anatomy(size: tuple[int, int] = (2, 2), mean: Any = (0.5,) * 3, std: Any = (
     return SimpleNamespace(image_size=size, mean=mean, std=std)
 
 
+def batches(model: Any, data: Split) -> Any:
+    """What an evaluation without cache reads of a test split."""
+    inputs = Inputs(model, cast(Any, None), TaskData(data, data, {"test": data}), Preprocess(anatomy(), CPU))
+    start, found = inputs.evaluation("test test")
+    assert start == 0
+    return found
+
+
 @pytest.mark.parametrize(
     ("predicted", "value"), [([0, 1, 2, 2], 100.0), ([0, 1, 2, 0], 75.0), ([1, 2, 0, 1], 0.0), ([0, 0, 0, 0], 25.0)]
 )
@@ -55,17 +64,17 @@ def test_predictions_in_order_and_in_fixed_batches() -> None:
     data = split([0] * n)
     data.images[::3] = 255
     model = Fixed().train()
-    predicted = predict(model, data, Preprocess(anatomy(), CPU))
+    predicted = predict(model, batches(model, data), data.class_names)
     assert predicted.tolist() == [2 if i % 3 == 0 else 0 for i in range(n)]
     assert model.batches == [BATCH_SIZE, 44]
 
 
 def test_a_batch_of_clips_holds_as_many_images() -> None:
     model = Fixed()
-    predict(model, split([0] * 70, 8, 3, 2, 2), Preprocess(anatomy(), CPU))
+    predict(model, batches(model, split([0] * 70, 8, 3, 2, 2)), ())
     assert model.batches == [32, 32, 6]
     model = Fixed()
-    predict(model, split([0] * 2, 300, 3, 2, 2), Preprocess(anatomy(), CPU))
+    predict(model, batches(model, split([0] * 2, 300, 3, 2, 2)), ())
     assert model.batches == [1, 1]
 
 

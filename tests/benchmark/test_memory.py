@@ -95,7 +95,7 @@ def allocator_peak(step: TrainingStep) -> int:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", IMAGE_METHODS)
 def test_the_estimate_is_what_the_allocator_gives(method: str, precision: str) -> None:
-    """Within 1 % in float32. In bfloat16 kernels take scratch of their own: 2 % for most, up to 5 % for convolutions."""
+    """In float32 within 1 %; in bfloat16 kernels take scratch of their own."""
     # the scratch of mona's convolutions is 2.5 % on the smaller backbone
     small = method != "mona"
     place: dict[str, Any] = {"batch_size": 32} if small else {"backbone": "vit_tiny_patch16_224", "size": 224}

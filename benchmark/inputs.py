@@ -1,0 +1,136 @@
+"""What a model reads in a run: images, or, where its first segments are frozen, what the first touched one reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from ..backbones import Anatomy
+from ..backbones.segments import frozen_prefix, run_segments
+from ..methods import AdaptedModel
+from ..results import RunSpec
+from ..tasks import Split, TaskData
+from .prefix_cache import PrefixCache
+from .preprocess import Preprocess
+from .savings import autocast
+
+BATCH_SIZE = 256
+"""Images a batch in evaluation; fixed, so that it cannot be a reason for two runs to differ."""
+
+FEW = 4
+"""Vectors from which on a matrix product maps each as it would in a larger batch; for fewer, MKL has other kernels."""
+
+TRAIN, VALIDATION = "train", "validation"
+
+
+def named_test(name: str) -> str:
+    """What `Inputs` calls a test split."""
+    return f"test {name}"
+
+
+class Inputs:
+    """A run's inputs, preprocessed, on the model's device.
+
+    Args:
+        cache: keeps them for other runs of this worker; None computes them anew, and always images.
+        bare: the backbone as it was loaded; None where its weights are random.
+    """
+
+    def __init__(
+        self,
+        model: AdaptedModel,
+        spec: RunSpec,
+        data: TaskData,
+        preprocess: Preprocess,
+        cache: PrefixCache | None = None,
+        bare: Anatomy | None = None,
+    ) -> None:
+        self.model = model
+        self.spec = spec
+        self.splits = {TRAIN: data.train, VALIDATION: data.validation}
+        self.splits |= {named_test(name): split for name, split in data.tests.items()}
+        self.preprocess = preprocess
+        self.cache = cache
+        self.bare = bare
+        self.labels = data.train.labels.to(preprocess.device)
+
+    def images(self) -> Tensor:
+        """The training images (N, …)."""
+        kept = self._kept(TRAIN, 0, "float32")
+        return self.preprocess(self.splits[TRAIN].images) if kept is None else kept.to(self.preprocess.device)
+
+    def training(self, batch_size: int, precision: str) -> tuple[int, Tensor]:
+        """Where the model, as it is now, can start in training, and what it then reads of all training images (N, …).
+
+        Too large for memory, that lies in a file on the host.
+        """
+        start = 0
+        if not self.model.method.looks_at_images:
+            self.model.train()
+            start = self._start(training=True)
+            rows = (len(self.labels) % batch_size or batch_size) * _frames(self.splits[TRAIN])
+            if rows < FEW:
+                segments = self.model.anatomy.segments(self.model.output)
+                start = min([start, *(index for index, segment in enumerate(segments) if segment.pooled)])
+        kept = self._kept(TRAIN, start, precision) if start > 0 else None
+        if kept is None or self.cache is None:
+            return 0, self.images()
+        return start, kept if self.cache.is_mapped(kept) else kept.to(self.preprocess.device)
+
+    def evaluation(self, name: str, precision: str) -> tuple[int, Iterable[Tensor]]:
+        """Where the model, as it is now, can start in evaluation, and what it then reads of a split, in batches."""
+        self.model.eval()
+        split = self.splits[name]
+        start = self._start(training=False)
+        kept = self._kept(name, start, precision)
+        if kept is None:
+            return 0, map(self.preprocess, _batches(split.images, split))
+        return start, (batch.to(self.preprocess.device) for batch in _batches(kept, split))
+
+    def _start(self, training: bool) -> int:
+        if self.cache is None or self.bare is None:
+            return 0
+        return frozen_prefix(self.model.anatomy, self.bare, self.model.output, training)
+
+    def _kept(self, name: str, start: int, precision: str) -> Tensor | None:
+        """What segment `start` reads of a split (N, …), on the host; None without a cache, or without room in it."""
+        if self.cache is None:
+            return None
+        spec, anatomy, split = self.spec, self.model.anatomy, self.splits[name]
+        key: tuple[object, ...] = (spec.task, name, anatomy.image_size, anatomy.mean, anatomy.std)
+        if start > 0:
+            key += (spec.backbone, self.model.output, start, precision)
+        # images and what a stem makes of them are made about as fast as they are read from a disk
+        return self.cache.get(key, len(split), lambda: self._prefix(split, start, precision), may_map=start > 1)
+
+    @torch.no_grad()
+    def _prefix(self, split: Split, start: int, precision: str) -> Iterator[Tensor]:
+        segments = self.model.anatomy.segments(self.model.output)[:start]
+        for batch in _batches(split.images, split):
+            images = self.preprocess(batch)
+            frames = images.flatten(0, -4)
+            with autocast(precision, frames.device):
+                outputs = run_segments(segments, frames)
+            yield outputs.unflatten(0, images.shape[:-3])
+
+
+class TrainingBatches:
+    """(images, labels) of the training split, in order; images are preprocessed only when asked for."""
+
+    def __init__(self, inputs: Inputs, size: int) -> None:
+        self.inputs = inputs
+        self.size = size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self.inputs.images().split(self.size), self.inputs.labels.split(self.size), strict=True)
+
+
+def _frames(split: Split) -> int:
+    return 1 if split.images.dim() == 4 else split.images.shape[1]
+
+
+def _batches(tensor: Tensor, split: Split) -> tuple[Tensor, ...]:
+    """A tensor (N, …) of a split, in evaluation batches."""
+    return tensor.split(max(BATCH_SIZE // _frames(split), 1))

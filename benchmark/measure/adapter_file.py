@@ -9,18 +9,20 @@ import torch
 from torch import Tensor
 
 _DTYPES = {
-    torch.float64: "F64", torch.int64: "I64", torch.float32: "F32", torch.int32: "I32", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32", torch.bfloat16: "BF16",
     torch.float16: "F16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
+"""Names of types in the file, in the order in which the library writes them."""
 
 
 def safetensors_bytes(state: Mapping[str, Tensor]) -> int:
     """How many bytes ``safetensors.torch.save(state)`` would give; of fake tensors too.
 
-    The format: eight bytes, a JSON header padded to a multiple of eight, the data; wide types come first.
+    The format: eight bytes, a JSON header padded to a multiple of eight, the data.
     """
     header, end = dict[str, object](), 0
-    for name, tensor in sorted(state.items(), key=lambda item: (-item[1].element_size(), item[0])):
+    order = list(_DTYPES)
+    for name, tensor in sorted(state.items(), key=lambda item: (order.index(item[1].dtype), item[0])):
         start, end = end, end + tensor.numel() * tensor.element_size()
         header[name] = {
             "dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end],

@@ -90,6 +90,7 @@ def _estimated(record: CostRecord) -> CostRecord:
 def _compute(step: TrainingStep) -> Compute:
     train = count_flops(step)
     size = len(step.images)
+    step.model.requires_grad_(False)  # the counter hooks into what requires gradients, and there are none below
     forward = count_flops(step.infer).counted // size
     try:
         step.model.merge()

@@ -47,7 +47,7 @@ def anatomy(size: tuple[int, int] = (2, 2), mean: Any = (0.5,) * 3, std: Any = (
 def batches(model: Any, data: Split) -> Any:
     """What an evaluation without cache reads of a test split."""
     inputs = Inputs(model, cast(Any, None), TaskData(data, data, {"test": data}), Preprocess(anatomy(), CPU))
-    start, found = inputs.evaluation("test test")
+    start, found = inputs.evaluation("test test", "float32")
     assert start == 0
     return found
 

@@ -94,8 +94,8 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         seen.append(("train", found[0]))
         return found
 
-    def watched_evaluation(self: Any, name: str) -> Any:
-        found = evaluation(self, name)
+    def watched_evaluation(self: Any, name: str, precision: str) -> Any:
+        found = evaluation(self, name, precision)
         seen.append((name, found[0]))
         return found
 

@@ -46,6 +46,7 @@ def hold(module: nn.Linear | nn.modules.conv._ConvNd, dtype: str) -> None:
     module.weight = nn.Parameter(weight, requires_grad=False)
     if is_quantized(weight):
         module.register_forward_pre_hook(_cast_input)
+        module.register_forward_hook(_cast_output)
 
 
 def is_quantized(weight: Tensor) -> bool:
@@ -60,11 +61,18 @@ def plain(weight: Tensor) -> Tensor:
     return weight.dequantize() if original is None else original()
 
 
-def _cast_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def _autocast(x: Tensor) -> Tensor:
     """Autocast does not reach into a quantised product."""
-    x, *rest = args
     kind = x.device.type
-    return (x.to(torch.get_autocast_dtype(kind)), *rest) if torch.is_autocast_enabled(kind) else args
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
+def _cast_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (_autocast(args[0]), *args[1:])
+
+
+def _cast_output(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    return _autocast(output)  # a float32 bias has widened it
 
 
 @cache

@@ -18,12 +18,6 @@ from peftmark.registry import METHODS
 
 TASK, BACKBONE = "embedded/digits", "embedded/vit"
 
-RUN_OPTIONS: dict[str, Any] = {}
-"""What `run` is called with so that it does all of the bare loop's work.
-
-HERE GOES what turns the frozen-prefix cache off: the bare loop has none.
-"""
-
 
 @pytest.mark.parametrize("method", ["full", "lora", "linear"])
 def test_harness_overhead(compare, method: str) -> None:
@@ -37,7 +31,7 @@ def test_harness_overhead(compare, method: str) -> None:
     tests = {name: (split.images, split.labels) for name, split in data.tests.items()}
 
     def in_harness() -> Any:
-        return run(spec, torch.device("cpu"), **RUN_OPTIONS)
+        return run(spec, torch.device("cpu"))  # without a cache of frozen prefixes: the bare loop has none
 
     def by_hand() -> Any:
         return bare.train_and_test(

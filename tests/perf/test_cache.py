@@ -1,0 +1,43 @@
+"""The cache of frozen prefixes: an epoch of training with it, held against one that computes everything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from peftmark.backbones import find_backbone
+from peftmark.benchmark.inputs import Inputs
+from peftmark.benchmark.plan import Request, plan
+from peftmark.benchmark.prefix_cache import PrefixCache
+from peftmark.benchmark.preprocess import Preprocess
+from peftmark.benchmark.protocol import protocol_of
+from peftmark.benchmark.run import load_task
+from peftmark.benchmark.training import Trainer
+from peftmark.methods import Classifier, make_method
+
+TASK, BACKBONE = "embedded/digits", "embedded/vit"
+TARGETS = {"linear": 1 / 30, "partial": 1.0, "lora": 1.0}
+
+
+@pytest.mark.parametrize(("method", "target"), TARGETS.items(), ids=TARGETS)
+def test_an_epoch_of_training(compare: Any, tmp_path: Path, method: str, target: float) -> None:
+    """What is in the cache is there before the epoch, as it is from the second epoch, or run, on."""
+    request = Request(methods=[method], backbones=[BACKBONE], tasks=[TASK], protocol_settings={"epochs": 1})
+    [spec] = plan(request).specs
+    task, data = load_task(TASK)
+    protocol = protocol_of(spec.protocol)
+    bare = find_backbone(BACKBONE).build(pretrained=True)
+
+    def trainer(cache: PrefixCache | None) -> Trainer:
+        torch.manual_seed(0)
+        model = Classifier(find_backbone(BACKBONE).build(pretrained=True), make_method(method), 10)
+        inputs = Inputs(model, spec, data, Preprocess(model.anatomy, torch.device("cpu")), cache, bare)
+        return Trainer(model, inputs, data.train.class_names, task.templates, protocol, 1e-3, 0, lambda: 0.0)
+
+    cached, plain = trainer(PrefixCache(2**30, tmp_path)), trainer(None)
+    [phase] = cached.model.method.phases()
+    compare(lambda: cached.train(phase), lambda: plain.train(phase), target=target, pairs=9)
+    assert cached.inputs.training(protocol.batch_size, protocol.precision)[0] > 0

@@ -20,7 +20,7 @@ import pytest
 
 from peftmark.benchmark.plan import Request, plan
 from peftmark.errors import PeftmarkError
-from peftmark.results import ErrorInfo, RunRecord, RunSpec, Store, decode_record
+from peftmark.results import ErrorInfo, RunRecord, RunSpec, Store, decode_record, read_cards
 
 PATIENCE = 90.0
 """Seconds to wait for what takes two on an idle machine."""
@@ -285,3 +285,48 @@ def test_a_record_that_cannot_be_written_does_not_end_the_others(toys_spec: RunS
     options = Options(tmp_path / "file" / "results", "cpu", 1, None, False, ())
     outcome = _failed(toys_spec, options, "timeout", ErrorInfo(phase="run", type="TimeoutError", message="too long"))
     assert (outcome.status, outcome.message) == ("error", "too long; its record cannot be written (Not a directory)")
+
+
+PROFILES = """
+description = "Costs"
+[[profiles]]
+backbones = ["embedded/vit"]
+methods = ["linear", "vpt_deep"]
+batch_size = 4
+num_classes = 3
+variants = [{}, { precision = "bfloat16" }]
+"""
+
+
+def test_a_suite_of_profiles_is_run_once(command: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(PROFILES)
+    ended = command("run", "--suite", "mine.toml", "--results", "results", "--jobs", 1)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.lines[-1] == "4 ok; records in results"
+    assert any(
+        line.partition("] ")[2].startswith("linear  embedded/vit  batch 4, bfloat16  0.01 GiB") for line in ended.lines
+    )
+    costs, problems = Store(tmp_path / "results").load_costs()
+    assert problems == []
+    assert sorted((cost.spec.method.name, cost.spec.precision) for cost in costs) == [
+        ("linear", "bfloat16"),
+        ("linear", "float32"),
+        ("vpt_deep", "bfloat16"),
+        ("vpt_deep", "float32"),
+    ]
+    assert sorted(read_cards(tmp_path / "results", "methods")) == ["linear", "vpt_deep"]
+    path = tmp_path / "results" / "costs" / f"{costs[0].cost_id}.json"
+    path.write_text("{")
+    ended = command("run", "--suite", "mine.toml", "--results", "results", "--jobs", 1)
+    assert f"{path.name} is damaged: set aside as" in ended.one_line()
+    assert ended.lines[-1] == "1 ok; 3 were finished before; records in results"
+
+
+def test_a_profile_that_takes_too_long_is_a_record(command: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(PROFILES.replace('["linear", "vpt_deep"]', '["linear"]'))
+    ended = command("run", "--suite", "mine.toml", "--results", "results", "--jobs", 1, "--timeout", 0.001)
+    assert ended.code == 1
+    costs, _ = Store(tmp_path / "results").load_costs()
+    assert {cost.status for cost in costs} == {"timeout"}
+    assert costs[0].error is not None
+    assert costs[0].error.message == "longer than --timeout 0.001 s"

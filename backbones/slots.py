@@ -9,6 +9,7 @@ costs nothing, and `remove_slots` gives back exactly the module that was there. 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -107,21 +108,16 @@ class _SlottedLinear(_SlottedModule):
         return self.through("after", y)
 
     def change_rows(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        pieces: list[Tensor] = []
-        position = 0
         weight = plain(weight)
+        # one split, not a slice a piece: the backward pass of each slice would fill a tensor as large as y
+        bounds = sorted({0, y.shape[-1], *itertools.chain.from_iterable(self.row_ranges)})
+        pieces = list(y.split([stop - start for start, stop in itertools.pairwise(bounds)], dim=-1))
         for (start, stop), rows in zip(self.row_ranges, _inserts(self.slots, "rows"), strict=True):
-            if start > position:
-                pieces.append(y[..., position:start])
-            piece = y[..., start:stop]
+            index = bounds.index(start)
             for insert in _inserts(cast(nn.ModuleDict, rows), "delta"):
-                piece = piece + insert(x, weight[start:stop])
+                pieces[index] = pieces[index] + insert(x, weight[start:stop])
             for insert in _inserts(cast(nn.ModuleDict, rows), "after"):
-                piece = insert(piece)
-            pieces.append(piece)
-            position = stop
-        if position < y.shape[-1]:
-            pieces.append(y[..., position:])
+                pieces[index] = insert(pieces[index])
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
 
 

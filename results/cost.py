@@ -5,12 +5,11 @@ Kept apart from the records of runs, and keyed by its own spec: a run never time
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Literal
 
 from ..errors import PeftmarkError
-from .record import Env, ErrorInfo, Frozen, MethodSpec, Params, Storage, canonical_json, decode_as
+from .record import Env, ErrorInfo, Frozen, MethodSpec, Params, Spec, Storage, decode_as
 
 Precision = Literal["float32", "bfloat16"]
 FrozenDtype = Literal["float32", "bfloat16", "int8", "nf4"]
@@ -25,7 +24,7 @@ def check_precision(precision: Precision, frozen_dtype: FrozenDtype) -> None:
         )
 
 
-class CostSpec(Frozen, frozen=True):
+class CostSpec(Spec, frozen=True):
     """All that decides a cost.
 
     Attributes:
@@ -52,13 +51,7 @@ class CostSpec(Frozen, frozen=True):
 
     @property
     def cost_id(self) -> str:
-        """The first 16 hex digits of the sha256 of the canonical JSON."""
-        return hashlib.sha256(canonical_json(self)).hexdigest()[:16]
-
-    @property
-    def id(self) -> str:
-        """`cost_id`."""
-        return self.cost_id
+        return self.id
 
 
 class MemoryBreakdown(Frozen, frozen=True):

@@ -51,7 +51,16 @@ class ProtocolSpec(Frozen, frozen=True):
     """What ``--set protocol.…`` changed; a run with any is a deviation and leaves the ranking."""
 
 
-class RunSpec(Frozen, frozen=True):
+class Spec(Frozen, frozen=True):
+    """Base of what decides a record."""
+
+    @property
+    def id(self) -> str:
+        """The first 16 hex digits of the sha256 of the canonical JSON."""
+        return hashlib.sha256(canonical_json(self)).hexdigest()[:16]
+
+
+class RunSpec(Spec, frozen=True):
     """All that decides a run's result. Two machines that are given equal specs do the same work."""
 
     method: MethodSpec
@@ -63,13 +72,7 @@ class RunSpec(Frozen, frozen=True):
 
     @property
     def run_id(self) -> str:
-        """The first 16 hex digits of the sha256 of the canonical JSON."""
-        return hashlib.sha256(canonical_json(self)).hexdigest()[:16]
-
-    @property
-    def id(self) -> str:
-        """`run_id`."""
-        return self.run_id
+        return self.id
 
 
 class ErrorInfo(Frozen, frozen=True):

@@ -137,23 +137,33 @@ class Piece:
 
     text: str
     href: str | None = None
+    code: bool = False
 
 
-_LINK = re.compile(r"arXiv:(?P<arxiv>\d{4}\.\d{4,5})|https?://[^\s<>\"'`)\]]*[\w/]")
+_MARK = re.compile(
+    r"``(?P<formula>[^`]+)``|`(?P<name>[^`\n]+)`|arXiv:(?P<arxiv>\d{4}\.\d{4,5})|https?://[^\s<>\"'`)\]]*[\w/]"
+)
+_LINE_BREAK = re.compile(r"(?<=\S)\n(?=[^\s*-])")
 
 
-def linked(text: str) -> list[Piece]:
-    """Split a docstring at the papers and addresses it names.
+def marked(text: str) -> list[Piece]:
+    """Split a docstring at its code, and at the papers and addresses it names; its paragraphs flow.
 
-    >>> linked("LoRA (arXiv:2106.09685).")[1]
-    Piece(text='arXiv:2106.09685', href='https://arxiv.org/abs/2106.09685')
+    >>> marked("LoRA (arXiv:2106.09685).")[1]
+    Piece(text='arXiv:2106.09685', href='https://arxiv.org/abs/2106.09685', code=False)
+    >>> [piece.text for piece in marked("``W x +\\n b`` of `rank`\\nrows.\\n\\nNext")]
+    ['W x + b', ' of ', 'rank', ' rows.\\n\\nNext']
     """
+    text = _LINE_BREAK.sub(" ", text)
     pieces: list[Piece] = []
     end = 0
-    for match in _LINK.finditer(text):
+    for match in _MARK.finditer(text):
         pieces.append(Piece(text[end : match.start()]))
-        arxiv = match["arxiv"]
-        pieces.append(Piece(match[0], f"https://arxiv.org/abs/{arxiv}" if arxiv else match[0]))
+        code, arxiv = match["formula"] or match["name"], match["arxiv"]
+        if code:
+            pieces.append(Piece(" ".join(code.split()), code=True))
+        else:
+            pieces.append(Piece(match[0], f"https://arxiv.org/abs/{arxiv}" if arxiv else match[0]))
         end = match.end()
     pieces.append(Piece(text[end:]))
     return [piece for piece in pieces if piece.text]

@@ -182,7 +182,7 @@ def _environment() -> jinja2.Environment:
     )
     filters: tuple[Callable[..., Any], ...] = (
         formatting.figure, formatting.spread, formatting.count, formatting.exact, formatting.share, formatting.duration,
-        formatting.size, formatting.plain, formatting.linked, formatting.ratio, formatting.digits, formatting.giga,
+        formatting.size, formatting.plain, formatting.marked, formatting.ratio, formatting.digits, formatting.giga,
         formatting.memory,
     )  # fmt: skip
     environment.globals.update(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +42,7 @@ def hold(module: nn.Linear | nn.modules.conv._ConvNd, dtype: str) -> None:
     if linear and dtype == "int8":
         weight = _int8(weight)
     elif linear and dtype == "nf4" and weight.numel() % NF4_BLOCK == 0:
-        from torchao.quantization import to_nf4
-
-        weight = to_nf4(weight, block_size=64, scaler_block_size=256)
+        weight = _torchao().to_nf4(weight, block_size=64, scaler_block_size=256)
     module.weight = nn.Parameter(weight, requires_grad=False)
     if is_quantized(weight):
         module.register_forward_pre_hook(_cast_input)
@@ -61,6 +61,13 @@ def plain(weight: Tensor) -> Tensor:
     return weight.dequantize() if original is None else original()
 
 
+def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``x Wᵀ + b``, of the type of `x` also where a quantised matrix has a wider bias."""
+    if is_quantized(weight):
+        return cast(Tensor, _FrozenProduct.apply(x, weight, bias))
+    return F.linear(x, weight, bias)
+
+
 def _autocast(x: Tensor) -> Tensor:
     """Autocast does not reach into a quantised product."""
     kind = x.device.type
@@ -76,11 +83,22 @@ def _cast_output(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Te
 
 
 @cache
+def _torchao() -> Any:
+    logger = logging.getLogger("torch.utils._pytree")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # torch deprecates on import how torchao registers an enumeration
+    try:
+        return importlib.import_module("torchao.quantization")
+    finally:
+        logger.setLevel(level)
+
+
+@cache
 def _int8_type() -> Any:
     """torchao's int8 matrix with another product: its own keeps a bfloat16 copy of the matrix for the backward pass."""
-    from torchao.quantization import Int8Tensor
+    base: Any = _torchao().Int8Tensor
 
-    class FrozenInt8(Int8Tensor):
+    class FrozenInt8(base):
         pass
 
     @FrozenInt8.implements_torch_function(F.linear)  # type: ignore[untyped-decorator]
@@ -91,13 +109,11 @@ def _int8_type() -> Any:
 
 
 def _int8(weight: Tensor) -> Tensor:
-    from torchao.quantization import PerRow
-
-    return _int8_type().from_hp(weight, PerRow())
+    return _int8_type().from_hp(weight, _torchao().PerRow())
 
 
 class _FrozenProduct(torch.autograd.Function):
-    """``x Wᵀ + b``; W is made plain in the forward pass and again in the backward pass."""
+    """The same; W is made plain in the forward pass and again in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import NotMergeable
-from .frozen import plain
+from .frozen import plain, product
 
 
 class Insert(nn.Module):
@@ -102,7 +102,7 @@ class _SlottedLinear(_SlottedModule):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.through("before", x)
-        y = F.linear(x, self.weight, self.bias)
+        y = product(x, self.weight, self.bias)
         if self.row_ranges:
             y = self.change_rows(x, y, self.weight)
         return self.through("after", y)

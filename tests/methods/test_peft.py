@@ -610,9 +610,9 @@ def test_a_suite_has_the_bridge_s_methods_where_it_names_them() -> None:
 
 def test_a_run_of_the_bridge(toy_plugin: Any, checkpoint: Any, tmp_path: Any) -> None:
     """From the request to the record and the method's card; where the backbone lacks blocks the record says so."""
-    from peftmark.benchmark.describe import describe
+    from peftmark.benchmark.describe import describe_pair
     from peftmark.benchmark.plan import Request, plan
-    from peftmark.benchmark.run import load_task, run
+    from peftmark.benchmark.run import run
     from peftmark.results.cards import read_cards
 
     planned = plan(
@@ -631,6 +631,6 @@ def test_a_run_of_the_bridge(toy_plugin: Any, checkpoint: Any, tmp_path: Any) ->
     assert records[0].spec.method.config["peft_version"] == peft.__version__
     assert records[0].params.added_at_inference == 0
     assert records[0].params.trainable_without_head == 6 * 2 * (3 * 128 + 3 + 3 * 128)
-    describe(tmp_path, planned.specs[0], *load_task("toy/bright"))
+    describe_pair(tmp_path, planned.specs[0].method.name, planned.specs[0].backbone.name)
     card = read_cards(tmp_path, "methods")["peft/adalora"]
     assert card.facts["defaults"]["init_r"] == 12

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import PeftmarkError
-from .record import Env, ErrorInfo, Frozen, MethodSpec, Params, Spec, Storage, decode_as
+from .record import Env, ErrorInfo, Frozen, Identified, MethodSpec, Params, Storage, decode_as
 
 Precision = Literal["float32", "bfloat16"]
 FrozenDtype = Literal["float32", "bfloat16", "int8", "nf4"]
@@ -24,7 +24,7 @@ def check_precision(precision: Precision, frozen_dtype: FrozenDtype) -> None:
         )
 
 
-class CostSpec(Spec, frozen=True):
+class CostSpec(Identified, frozen=True):
     """All that decides a cost.
 
     Attributes:

@@ -51,7 +51,7 @@ class ProtocolSpec(Frozen, frozen=True):
     """What ``--set protocol.…`` changed; a run with any is a deviation and leaves the ranking."""
 
 
-class Spec(Frozen, frozen=True):
+class Identified(Frozen, frozen=True):
     """Base of what decides a record."""
 
     @property
@@ -60,7 +60,7 @@ class Spec(Frozen, frozen=True):
         return hashlib.sha256(canonical_json(self)).hexdigest()[:16]
 
 
-class RunSpec(Spec, frozen=True):
+class RunSpec(Identified, frozen=True):
     """All that decides a run's result. Two machines that are given equal specs do the same work."""
 
     method: MethodSpec

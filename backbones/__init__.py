@@ -3,7 +3,7 @@
 from .anatomy import Affine, Anatomy, Attention, Block, Branch, Mlp
 from .backbone import RANDOM, Backbone, find_backbone, full_name
 from .slots import Insert, WeightDelta
-from .text import PromptInsert, TextTower
+from .text import LogitInsert, PromptInsert, TextTower
 
 __all__ = [
     "RANDOM",
@@ -14,6 +14,7 @@ __all__ = [
     "Block",
     "Branch",
     "Insert",
+    "LogitInsert",
     "Mlp",
     "PromptInsert",
     "TextTower",

@@ -404,6 +404,7 @@ class Anatomy(ABC):
         stem: the patch embedding. norm: the final norm, before or after pooling.
         blocks: all residual blocks, of all stages. transitions: affine maps that run between, by the block they lead to
             (those of the stem, behind the patch embedding, lead to block 0).
+        entering: what reads the tokens before the first block, positions added; perhaps no norm but `nn.Identity`.
         leaving: what reads the stream that leaves the last block, where that is not `norm`.
         grid: patch tokens (rows, columns), None where the stream is a map; prefix_tokens: tokens before them (class
             token, registers).
@@ -411,6 +412,7 @@ class Anatomy(ABC):
         log: everything inserted so far, in order.
         masks: of parameters of which only some entries train (see `train_entries`), by name.
         held_in: what frozen matrices are held in (see `frozen.hold`).
+        num_frames: T of the clips that the model is for, whose frames come as N·T images; None for images.
     """
 
     name: str
@@ -427,10 +429,12 @@ class Anatomy(ABC):
     token_blocks: tuple[Block, ...] = ()
     patch_embedding: Affine | None = None
     final_norm: Affine | None = None
+    entering: Affine | None = None
     leaving: Affine | None = None
     transitions: dict[int, tuple[Affine, ...]] = field(default_factory=dict)
     masks: dict[str, Tensor] = field(default_factory=dict)
     held_in: str = "float32"
+    num_frames: int | None = None
 
     def __post_init__(self) -> None:
         self.root.requires_grad_(False)
@@ -489,6 +493,23 @@ class Anatomy(ABC):
         if self.final_norm is None:
             raise Unsupported(f"{self.name} has no final norm over tokens")
         return self.final_norm
+
+    @property
+    def clip_length(self) -> int:
+        """T, the frames of a clip. Raises Unsupported where the model is for images."""
+        if self.num_frames is None:
+            raise Unsupported("this method is for clips: give num_frames=T")
+        return self.num_frames
+
+    def add_before_blocks(self, insert: Insert) -> None:
+        """Map the tokens (N, L, D) when positions are added, before a norm in front of the first block.
+
+        Raises:
+            Unsupported: where that place is not known.
+        """
+        if self.entering is None:
+            raise Unsupported(f"{self.name} has no tokens with positions in front of its blocks")
+        self.entering.add_before(insert)
 
     def add_after_blocks(self, insert: Insert) -> None:
         """Map the stream (N, L, D) as it leaves the last block, before norm and pooling (prompts leave there)."""

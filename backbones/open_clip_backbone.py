@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from ..registry import BACKBONES
 from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
 from .backbone import Backbone
 from .segments import Output, Segment
-from .slots import SlottedAttention, SlottedBlock, is_inserted
+from .slots import SlottedAttention, SlottedBlock
 from .text import TextTower
 from .timm_backbone import add_timm_parts
 from .timm_segments import timm_segments
@@ -256,7 +256,6 @@ class ClipText(TextTower):
     """The text tower of an open_clip `CLIP`: causal attention, the feature is read at the end token."""
 
     tokenizer: Callable[..., Tensor]
-    blocks: tuple[Block, ...] = field(repr=False, default=())
 
     @property
     def clip(self) -> CLIP:
@@ -267,6 +266,9 @@ class ClipText(TextTower):
 
     def lengths(self, ids: Tensor) -> Tensor:
         return ids.argmax(dim=-1) + 1  # the end token has the highest id
+
+    def trim(self, ids: Tensor) -> Tensor:
+        return ids if self.clip.attn_mask is None else ids[:, : int(self.lengths(ids).max())]
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.clip.token_embedding(ids)
@@ -283,13 +285,6 @@ class ClipText(TextTower):
     def logits(self, cosines: Tensor) -> Tensor:
         logits = self.clip.logit_scale.exp() * cosines
         return logits if self.clip.logit_bias is None else logits + self.clip.logit_bias
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return (
-            (name, parameter)
-            for name, parameter in self.root.named_parameters()
-            if not name.startswith(("visual.", "logit_")) and not is_inserted(name)
-        )
 
 
 def clip_anatomy(name: str, model: nn.Module, embed_dim: int, tokenizer: Callable[..., Tensor] | None) -> Anatomy:
@@ -321,11 +316,12 @@ def clip_anatomy(name: str, model: nn.Module, embed_dim: int, tokenizer: Callabl
         assert tokenizer is not None
         anatomy.text = ClipText(
             root=model,
+            image=tower,
             width=model.token_embedding.embedding_dim,
             context_length=model.context_length,
             log=log,
             tokenizer=tokenizer,
-            blocks=tuple(_block(block, log) for block in make_explicit(model.transformer)),
+            token_blocks=tuple(_block(block, log) for block in make_explicit(model.transformer)),
         )
     if isinstance(tower, VisionTransformer) and tower.attn_pool is None:
         anatomy.feature_dim = tower.conv1.out_channels
@@ -333,6 +329,7 @@ def clip_anatomy(name: str, model: nn.Module, embed_dim: int, tokenizer: Callabl
         anatomy.prefix_tokens = 1
         anatomy.token_blocks = tuple(_block(block, log) for block in make_explicit(tower.transformer))
         anatomy.patch_embedding = Affine(tower.conv1, shift_sink=(tower, "positional_embedding", 1), log=log)
+        anatomy.entering = Affine(tower.ln_pre, log=log)
         anatomy.final_norm = Affine(tower.ln_post, log=log)
     if isinstance(tower, TimmModel):
         add_timm_parts(anatomy, tower.trunk)

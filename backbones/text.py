@@ -5,42 +5,68 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import PeftmarkError
-from .anatomy import Insertion
-from .slots import Insert, Predicate, has_slots
+from ..errors import PeftmarkError, Unsupported
+from .anatomy import Block, Insertion
+from .slots import Insert, Predicate, has_slots, is_inserted
 
 
-class PromptInsert(Insert):
-    """Makes the text tower's input embeddings from class names, in place of written prompts (CoOp and its kin)."""
+class TextInsert(Insert):
+    """Base of what a method puts where classes are told apart: it learns of the class names."""
 
     def set_class_names(self, text: TextTower, class_names: Sequence[str]) -> None:
         """Take (new) class names; called once after `adapt` and whenever the names change."""
+
+
+class PromptInsert(TextInsert):
+    """Makes the text tower's input embeddings from class names, in place of written prompts (CoOp and its kin).
+
+    Class attributes:
+        conditional: whether `forward` is given normalised image features (N, E) and makes prompts for each image.
+    """
+
+    conditional: ClassVar[bool] = False
+
+    def forward(self, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Embeddings without positions and the token ids (C, L) that say where each text ends.
+
+        The embeddings are (C, L, width), or (N, C, L, width) of a conditional insert.
+        """
         raise NotImplementedError
 
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """Embeddings (C, L, width) without positions, and the token ids (C, L) that say where each text ends."""
+
+class LogitInsert(TextInsert):
+    """Changes the logits by what it knows of the images (Tip-Adapter's cache)."""
+
+    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
+        """Normalised image features (N, E) and the logits (N, C) by the text tower -> logits (N, C)."""
         raise NotImplementedError
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TextTower(ABC):
     """A text encoder: token ids -> embeddings -> features in the space shared with images. One subclass per family.
 
     Attributes:
-        root: the whole vision-language model.
+        root: the whole vision-language model. image: its image tower.
         width: of a token embedding. context_length: tokens a text may have.
+        start: how many tokens stand before a text's words (1: a start token).
         log: the anatomy's list of insertions.
+        token_blocks: its residual blocks; empty where their parts are not known.
     """
 
     root: nn.Module
+    image: nn.Module
     width: int
     context_length: int
     log: list[Insertion] = field(repr=False)
+    start: int = 1
+    token_blocks: tuple[Block, ...] = field(repr=False, default=())
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> Tensor:
@@ -49,6 +75,10 @@ class TextTower(ABC):
     @abstractmethod
     def lengths(self, ids: Tensor) -> Tensor:
         """Ids (C, L) -> tokens of each text, start and end included (C,)."""
+
+    def trim(self, ids: Tensor) -> Tensor:
+        """Ids (C, L) without the last positions, as far as no feature depends on these: all where padding is seen."""
+        return ids
 
     @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:
@@ -62,30 +92,78 @@ class TextTower(ABC):
     def logits(self, cosines: Tensor) -> Tensor:
         """Cosines (N, C) of images and texts -> logits, by the model's own scale (and bias)."""
 
-    @abstractmethod
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Raises Unsupported where the tower is not made of residual blocks whose parts are known."""
+        if not self.token_blocks:
+            raise Unsupported("the text tower has no transformer blocks whose parts are known")
+        return self.token_blocks
+
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The tower's own parameters, without what was inserted."""
+        return (
+            (name, parameter)
+            for name, parameter in self._outside_image()
+            if not name.startswith("logit_") and not is_inserted(name)
+        )
+
+    def _outside_image(self) -> Iterator[tuple[str, nn.Parameter]]:
+        image = {id(parameter) for parameter in self.image.parameters()}
+        return ((name, p) for name, p in self.root.named_parameters() if id(p) not in image)
 
     @property
     def prompt(self) -> PromptInsert | None:
         """What replaces written prompts; None where nothing does."""
-        if not has_slots(self.root):
-            return None
-        prompt = self.root.get_submodule("slots.prompt")
-        assert isinstance(prompt, PromptInsert)
-        return prompt
+        return cast("PromptInsert | None", dict(self._slots().items()).get("prompt")) if has_slots(self.root) else None
 
     def insert_prompt(self, insert: PromptInsert) -> None:
         """Let `insert` make the embeddings that the tower encodes."""
-        self.root.slots = nn.ModuleDict({"prompt": insert})
+        self._slots()["prompt"] = insert
         self.log.append(Insertion(self, insert))
+
+    def add_after_image(self, insert: Insert) -> None:
+        """Map the image embeddings (N, E), before they are normalised."""
+        self._add("image", insert)
+
+    def add_after_logits(self, insert: LogitInsert) -> None:
+        """Map the logits, by image features."""
+        self._add("logits", insert)
+
+    def _add(self, slot: str, insert: Insert) -> None:
+        cast(nn.ModuleList, self._slots()[slot]).append(insert)
+        self.log.append(Insertion(self, insert))
+
+    def _slots(self) -> nn.ModuleDict:
+        if not has_slots(self.root):
+            self.root.slots = nn.ModuleDict({"image": nn.ModuleList(), "logits": nn.ModuleList()})
+        return cast(nn.ModuleDict, self.root.slots)
+
+    def image_features(self, embeddings: Tensor) -> Tensor:
+        """Image embeddings (N, E) -> normalised features (N, E), by way of what was inserted."""
+        if has_slots(self.root):
+            for insert in cast(nn.ModuleList, self._slots()["image"]):
+                embeddings = insert(embeddings)
+        return F.normalize(embeddings, dim=-1)
+
+    def changed_logits(self, features: Tensor, logits: Tensor) -> Tensor:
+        """What was inserted after the logits (N, C), by normalised image features (N, E)."""
+        if has_slots(self.root):
+            for insert in cast(nn.ModuleList, self._slots()["logits"]):
+                logits = insert(features, logits)
+        return logits
+
+    def set_class_names(self, class_names: Sequence[str]) -> None:
+        """Tell the inserts the names of the classes."""
+        inserts = [*self._slots()["logits"].children(), self.prompt] if has_slots(self.root) else []
+        for insert in inserts:
+            if insert is not None:
+                cast(TextInsert, insert).set_class_names(self, class_names)
 
     @property
     def trainable(self) -> bool:
-        """Whether training changes the text features: a learned prompt, or parameters of the tower itself."""
-        prompt = self.prompt
-        learned = prompt is not None and any(p.requires_grad for p in prompt.parameters())
-        return learned or any(p.requires_grad for _, p in self.named_parameters())
+        """Whether training changes the text features: a learned prompt, or something inside the tower."""
+        later = ("slots.image.", "slots.logits.")
+        return any(p.requires_grad for name, p in self._outside_image() if not name.startswith(later))
 
     def train(self, choose: Predicate) -> None:
         """Make the tower's own parameters trainable for which ``choose(name, parameter)`` holds."""
@@ -104,6 +182,7 @@ class TextTower(ABC):
         device = next(self.root.parameters()).device
         features = []
         for template in templates:
-            ids = self.tokenize([template.format(name.replace("_", " ")) for name in class_names]).to(device)
+            texts = [template.format(name.replace("_", " ")) for name in class_names]
+            ids = self.trim(self.tokenize(texts)).to(device)
             features.append(F.normalize(self.encode(self.embed(ids), ids), dim=-1))
         return F.normalize(torch.stack(features).mean(dim=0), dim=-1)

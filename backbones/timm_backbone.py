@@ -191,6 +191,7 @@ def _add_transformer_parts(anatomy: Anatomy, model: VisionTransformer) -> None:
     if model.pos_embed is not None:
         sink = (model, "pos_embed", 0 if model.no_embed_class else model.num_prefix_tokens)
     anatomy.patch_embedding = Affine(model.patch_embed.proj, shift_sink=sink, log=log)
+    anatomy.entering = Affine(model.norm_pre, log=log)
     anatomy.leaving = Affine(model.norm, log=log)
     # a model that pools patches may norm their mean instead of them; the final norm is the one that is there
     anatomy.final_norm = next(iter(_affine_maps((model.norm, model.fc_norm), log)), None)

@@ -47,21 +47,34 @@ class Evaluator:
     def _predict(self, name: str, split: Split) -> Tensor:
         start, batches = self.inputs.evaluation(name, self.precision)
         with self.model.start_from(start):
-            return predict(self.model, batches, split.class_names, self.precision)
+            return predict(self.model, batches, split.class_names, self.precision, split.multi_view)
 
 
 @torch.inference_mode()
 def predict(
-    model: AdaptedModel, batches: Iterable[Tensor], class_names: Sequence[str], precision: str = "float32"
+    model: AdaptedModel,
+    batches: Iterable[Tensor],
+    class_names: Sequence[str],
+    precision: str = "float32",
+    multi_view: bool = False,
 ) -> Tensor:
-    """Predicted labels (N,), on the CPU; an open-vocabulary model takes the class names."""
+    """Predicted labels (N,), on the CPU; an open-vocabulary model takes the class names.
+
+    Args:
+        multi_view: whether a batch holds several clips of each video (N, V, T, 3, H, W), whose probabilities are
+            averaged.
+    """
     model.eval()
     if isinstance(model, OpenVocabularyClassifier):
         model.set_class_names(class_names)
     predictions = []
     for batch in batches:
         with autocast(precision, batch.device):
-            predictions.append(model(batch).argmax(dim=-1))
+            if multi_view:
+                logits = model.method.predict(model, batch.flatten(0, 1)).unflatten(0, batch.shape[:2])
+                predictions.append(logits.softmax(dim=-1).mean(dim=1).argmax(dim=-1))
+            else:
+                predictions.append(model.method.predict(model, batch).argmax(dim=-1))
     return torch.cat(predictions).cpu()
 
 

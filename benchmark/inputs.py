@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..backbones import Anatomy
 from ..backbones.segments import frozen_prefix, run_segments
-from ..methods import AdaptedModel
+from ..methods import AdaptedModel, Views
 from ..results import RunSpec
 from ..tasks import Split, TaskData
 from .prefix_cache import PrefixCache
@@ -80,14 +80,34 @@ class Inputs:
         return start, kept if self.cache.is_mapped(kept) else kept.to(self.preprocess.device)
 
     def evaluation(self, name: str, precision: str) -> tuple[int, Iterable[Tensor]]:
-        """Where the model, as it is now, can start in evaluation, and what it then reads of a split, in batches."""
+        """Where the model, as it is now, can start in evaluation, and what it then reads of a split, in batches.
+
+        With a method's `test_views`, that is views of images.
+        """
         self.model.eval()
         split = self.splits[name]
+        views = self.model.method.test_views()
+        if views is not None:
+            return 0, self._views(split.images.split(max(BATCH_SIZE // views.count, 1)), views)
         start = self._start(training=False)
         kept = self._kept(name, start, precision)
         if kept is None:
             return 0, map(self.preprocess, _batches(split.images, split))
         return start, (batch.to(self.preprocess.device) for batch in _batches(kept, split))
+
+    def scoring_views(self, size: int, views: Views) -> Iterator[Tensor]:
+        """Views of the training images, in batches of `size` images."""
+        return self._views(self.splits[TRAIN].images.split(size), views)
+
+    def _views(self, batches: Iterable[Tensor], views: Views) -> Iterator[Tensor]:
+        """Drawn from the run's seed, whatever else has drawn numbers before."""
+        generator = torch.Generator().manual_seed(self.spec.seed)
+        for batch in batches:
+            with torch.random.fork_rng(devices=[]):
+                torch.random.set_rng_state(generator.get_state())
+                drawn = self.preprocess.views(batch, views)
+                generator.set_state(torch.random.get_rng_state())
+            yield drawn
 
     def _start(self, training: bool) -> int:
         if self.cache is None or self.bare is None:
@@ -117,18 +137,26 @@ class Inputs:
 
 
 class TrainingBatches:
-    """(images, labels) of the training split, in order; images are preprocessed only when asked for."""
+    """(images, labels) of the training split, in order; images are preprocessed only when asked for.
+
+    With a method's `scoring_views`, the images are views (n, V, 3, H, W).
+    """
 
     def __init__(self, inputs: Inputs, size: int) -> None:
         self.inputs = inputs
         self.size = size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(self.inputs.images().split(self.size), self.inputs.labels.split(self.size), strict=True)
+        return zip(self._images(), self.inputs.labels.split(self.size), strict=True)
+
+    def _images(self) -> Iterable[Tensor]:
+        views = self.inputs.model.method.scoring_views()
+        return self.inputs.images().split(self.size) if views is None else self.inputs.scoring_views(self.size, views)
 
 
 def _frames(split: Split) -> int:
-    return 1 if split.images.dim() == 4 else split.images.shape[1]
+    """Images an example: frames of a clip, in all its views."""
+    return split.images.shape[1:-3].numel()
 
 
 def _batches(tensor: Tensor, split: Split) -> tuple[Tensor, ...]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms import InterpolationMode, v2
 
 from ..backbones import Anatomy
+from ..methods import Views
 
 
 class Preprocess:
@@ -27,3 +29,21 @@ class Preprocess:
             frames = F.interpolate(frames, size=self.size, mode="bicubic", antialias=True, align_corners=False)
             frames = frames.clamp(0, 1)
         return ((frames - self.mean) / self.std).unflatten(0, images.shape[:-3])
+
+    def views(self, images: Tensor, wanted: Views) -> Tensor:
+        """uint8 images (N, 3, H, W) -> `wanted` views of each, preprocessed (N, V, 3, h, w).
+
+        Crops are taken from the task's own pixels, with 3/4 to 4/3 of the image's aspect ratio, by torch's global
+        random numbers.
+        """
+        crop = v2.Compose(
+            [
+                v2.RandomResizedCrop(self.size, wanted.scale, interpolation=InterpolationMode.BICUBIC, antialias=True),
+                v2.RandomHorizontalFlip(),
+            ]
+        )
+        crops = [crop(image) for image in images for _ in range(wanted.count - 1)]
+        itself = self(images)[:, None]
+        if not crops:
+            return itself
+        return torch.cat((itself, self(torch.stack(crops)).unflatten(0, (len(images), -1))), dim=1)

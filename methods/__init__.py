@@ -1,7 +1,7 @@
 """The zoo: one file a method, in folders by taxonomy, and `adapt`, which applies one to a backbone."""
 
 from .adapting import DEFAULT_TEMPLATES, AdaptedModel, Classifier, OpenVocabularyClassifier, adapt
-from .method import Batches, Context, Method, Phase, Variant, make_method
+from .method import Batches, Context, Method, Phase, Variant, Views, make_method
 
 __all__ = [
     "DEFAULT_TEMPLATES",
@@ -13,6 +13,7 @@ __all__ = [
     "OpenVocabularyClassifier",
     "Phase",
     "Variant",
+    "Views",
     "adapt",
     "make_method",
 ]

@@ -21,6 +21,9 @@ from .method import Batches, Method, make_method
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 
+TEXTS_AT_ONCE = 1024
+"""That are encoded where every image has texts of its own."""
+
 
 class AdaptedModel(nn.Module):
     """A backbone changed by a method.
@@ -221,6 +224,7 @@ class Classifier(AdaptedModel):
 
     def __init__(self, anatomy: Anatomy, method: Method, num_classes: int, num_frames: int | None = None) -> None:
         anatomy.drop_text()  # a linear head needs none: it would take memory and be counted
+        anatomy.num_frames = num_frames
         super().__init__(anatomy, method)
         self.num_frames = num_frames
         self.head = nn.Linear(anatomy.feature_dim, num_classes)
@@ -242,7 +246,7 @@ class Classifier(AdaptedModel):
         if self.num_frames is None:
             return self.encode(images)
         features = self.encode(images.flatten(0, 1))
-        return features.view(len(images), self.num_frames, -1).mean(dim=1)
+        return features.unflatten(0, (len(images), -1)).mean(dim=1)  # of T, or of one where a method joined the frames
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W), or (N, T, 3, H, W) with ``num_frames=T`` -> logits (N, num_classes)."""
@@ -278,8 +282,7 @@ class OpenVocabularyClassifier(AdaptedModel):
             raise PeftmarkError(f"class name {twice[0]!r} stands there twice: classes need different names")
         self.class_names = names
         self._text_features = None
-        if self.text.prompt is not None:
-            self.text.prompt.set_class_names(self.text, names)
+        self.text.set_class_names(names)
 
     def train(self, mode: bool = True) -> Self:
         self._text_features = None  # training changes them
@@ -308,13 +311,32 @@ class OpenVocabularyClassifier(AdaptedModel):
             self._text_features = features
         return features
 
+    def text_features_for(self, features: Tensor) -> Tensor:
+        """Normalised features (N, C, E) of the classes for each image's features (N, E): a conditional prompt's."""
+        prompt, texts = self.text.prompt, []
+        assert prompt is not None
+        for part in features.split(max(TEXTS_AT_ONCE // len(self.class_names), 1)):
+            embedded, ids = prompt(part)
+            encoded = self.text.encode(embedded.flatten(0, 1), ids.repeat(len(part), 1))
+            texts.append(encoded.unflatten(0, embedded.shape[:2]))
+        return F.normalize(torch.cat(texts), dim=-1)
+
     def features(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> normalised embeddings (N, E) in the space shared with text."""
-        return F.normalize(self.encode(images), dim=-1)
+        return self.text.image_features(self.encode(images))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Normalised image features (N, E) -> logits (N, number of class names)."""
+        prompt = self.text.prompt
+        if prompt is not None and prompt.conditional:
+            cosines = (self.text_features_for(features) @ features[:, :, None]).squeeze(2)
+        else:
+            cosines = features @ self.text_features().T
+        return self.text.changed_logits(features, self.text.logits(cosines))
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> logits (N, number of class names)."""
-        return self.text.logits(self.features(images) @ self.text_features().T)
+        return self.classify(self.features(images))
 
 
 def adapt(

@@ -57,6 +57,19 @@ class Variant:
     value: int
 
 
+@dataclass(frozen=True)
+class Views:
+    """Views of every image that a method wants: the image itself, then random crops, every other one flipped by chance.
+
+    Attributes:
+        count: the image itself included.
+        scale: a crop's share of the area, uniform between these.
+    """
+
+    count: int
+    scale: tuple[float, float] = (0.08, 1.0)
+
+
 @dataclass
 class Method:
     """Base of all methods. Fields of a subclass are its hyper-parameters, with the paper's defaults.
@@ -106,8 +119,23 @@ class Method:
         """Look at training data once before training, for methods that score parameters on it.
 
         Iterating over `batches` gives the training images (preprocessed) and labels once, in their own order; iterating
-        again gives them again.
+        again gives them again. With `scoring_views` these are views (N, V, 3, H, W).
         """
+
+    def scoring_views(self) -> Views | None:
+        """The views of training images that `prepare` wants; None for the images."""
+        return None
+
+    def test_views(self) -> Views | None:
+        """The views of test images that `predict` wants; None for the images."""
+        return None
+
+    def predict(self, model: AdaptedModel, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) of a test, or their views (N, V, 3, H, W), -> logits (N, classes).
+
+        A method that adapts to the images leaves the model as it was.
+        """
+        return model(images)
 
     def loss(self, model: AdaptedModel, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         """The training loss of one batch, by default cross-entropy of the logits."""

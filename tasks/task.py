@@ -18,7 +18,7 @@ class Split:
     """Images or clips with their labels.
 
     Attributes:
-        images: uint8 (N, 3, H, W), or clips (N, T, 3, H, W).
+        images: uint8 (N, 3, H, W), clips (N, T, 3, H, W), or of a test several clips a video (N, V, T, 3, H, W).
         labels: int64 (N,), in ``range(len(class_names))``.
         class_names: of this split; test splits of an open-vocabulary task may have other classes than training.
     """
@@ -29,6 +29,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def multi_view(self) -> bool:
+        """Whether there are several clips of each video, whose probabilities are to be averaged."""
+        return self.images.dim() == 6
 
 
 @dataclass(frozen=True)

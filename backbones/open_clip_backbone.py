@@ -318,6 +318,7 @@ def clip_anatomy(name: str, model: nn.Module, embed_dim: int, tokenizer: Callabl
             root=model,
             image=tower,
             width=model.token_embedding.embedding_dim,
+            embed_dim=embed_dim,
             context_length=model.context_length,
             log=log,
             tokenizer=tokenizer,

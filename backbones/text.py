@@ -54,7 +54,8 @@ class TextTower(ABC):
 
     Attributes:
         root: the whole vision-language model. image: its image tower.
-        width: of a token embedding. context_length: tokens a text may have.
+        width: of a token embedding. embed_dim: E, of the space shared with images.
+        context_length: tokens a text may have.
         start: how many tokens stand before a text's words (1: a start token).
         log: the anatomy's list of insertions.
         token_blocks: its residual blocks; empty where their parts are not known.
@@ -63,6 +64,7 @@ class TextTower(ABC):
     root: nn.Module
     image: nn.Module
     width: int
+    embed_dim: int
     context_length: int
     log: list[Insertion] = field(repr=False)
     start: int = 1

@@ -64,10 +64,12 @@ class Views:
     Attributes:
         count: the image itself included.
         scale: a crop's share of the area, uniform between these.
+        augmix: mix the crops with chains of distortions, at severity 1 (Hendrycks et al. 2020, arXiv:1912.02781).
     """
 
     count: int
     scale: tuple[float, float] = (0.08, 1.0)
+    augmix: bool = False
 
 
 @dataclass

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from peftmark.backbones.embedded.atlas import HELD_OUT_STYLE, load_atlas
+from peftmark.backbones.embedded.atlas import HELD_OUT_STYLE, STYLES, load_atlas
 from peftmark.registry import TASKS
 from peftmark.tasks import Split, Task, TaskData
 from peftmark.tasks.embedded.generated import GeneratedTask
@@ -44,7 +44,10 @@ def test_all_tracks_and_groups_are_there() -> None:
         ("image", "specialized"),
         ("image", "structured"),
         ("open_vocabulary", "base-to-new"),
+        ("open_vocabulary", "cross-dataset"),
+        ("open_vocabulary", "domain generalization"),
         ("open_vocabulary", "domain shift"),
+        ("open_vocabulary", "few-shot"),
         ("video", "temporal"),
     }
 
@@ -215,6 +218,41 @@ def test_only_the_target_is_in_the_held_out_style(data: dict[str, TaskData]) -> 
         )
     assert task.styles_of("target") == (HELD_OUT_STYLE,)
     assert task.headline({"source": 80.0, "target": 30.0}) == 30
+
+
+def test_fewer_shots_are_among_more(data: dict[str, TaskData]) -> None:
+    """And every class has as many images as the name says."""
+    most = data["embedded/naming-16shot"]
+    for shots in (1, 2, 4, 8, 16):
+        fewer = data[f"embedded/naming-{shots}shot"]
+        assert torch.equal(fewer.train.images, most.train.images[: 30 * shots])
+        assert torch.equal(fewer.train.labels.bincount(), torch.full((30,), shots))
+        assert torch.equal(fewer.validation.labels.bincount(), torch.full((30,), min(shots, 4)))
+        assert torch.equal(fewer.tests["test"].images, most.tests["test"].images)
+        assert fewer.train.class_names == most.train.class_names
+    images = {image.numpy().tobytes() for split in splits_of(most).values() for image in split.images}
+    assert len(images) == 480 + 120 + 300
+
+
+def test_domains_are_styles_of_the_same_classes(data: dict[str, TaskData]) -> None:
+    task = make("embedded/domain_generalization")
+    assert task.styles_of("train") == task.styles_of("validation") == task.styles_of("source") == ("fluent",)
+    targets = [name for name in task.sizes if name not in ("train", "validation", "source")]
+    assert [task.styles_of(name) for name in targets] == [(name,) for name in targets]
+    assert sorted([*targets, "fluent"]) == sorted(STYLES)
+    assert len({split.class_names for split in splits_of(data[task.name]).values()}) == 1
+    figures = {"source": 90.0, "noto": 40.0, "emojione": 50.0, "fxemoji": 60.0, "twemoji": 70.0}
+    assert task.headline(figures) == 55
+
+
+def test_cross_dataset_has_other_classes_in_every_test(data: dict[str, TaskData]) -> None:
+    task, atlas = make("embedded/cross_dataset"), load_atlas()
+    for name, split in splits_of(data[task.name]).items():
+        group = name if name in task.classes else "animals-nature"
+        assert {atlas.groups[row] for row in task.emoji(name).tolist()} == {group}
+        assert len(split.class_names) == task.classes[group]
+    assert data[task.name].tests["source"].class_names == data[task.name].train.class_names
+    assert task.headline({"source": 0.0, "food-drink": 30.0, "travel-places": 60.0, "objects": 90.0}) == 60
 
 
 def test_templates_take_a_name() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -24,8 +24,9 @@ class TPT(Method):
     Of `views` of the image (itself and random crops) the share `selected` whose predictions have the lowest entropy is
     kept, chosen once; `steps` of AdamW lower the entropy of their mean probabilities by changing the context, and the
     image itself is classified. Then context and optimizer are what they were: the next image starts anew, and images
-    never meet. The context starts as the embeddings of `init_words`; 2,048 parameters on CLIP ViT-B/16, none of them
-    trained before the test. `augmix` mixes chains of distortions into the crops, which the official script does on
+    never meet. The context starts as the embeddings of `init_words`, so that an untuned model is the zero-shot
+    classifier with the template "a photo of a {}."; 2,048 parameters on CLIP ViT-B/16, none of them trained before the
+    test. `augmix` mixes chains of distortions into the crops, which the official script does on
     fine-grained sets and not on ImageNet (`augmix=len(test_sets) > 1`, tpt_classification.py).
     """
 
@@ -35,8 +36,6 @@ class TPT(Method):
     learning_rate: float = 5e-3
     init_words: str = "a photo of a"
     augmix: bool = False
-
-    identity_at_start: ClassVar[bool] = False  # a written prompt of its own, not the task's templates
 
     def __post_init__(self) -> None:
         if self.views < 1 or self.steps < 0 or not 0 < self.selected <= 1 or not self.init_words:

@@ -106,6 +106,12 @@ CLIP_B16 = {
     # one context a class: 3 classes
     ("coop", (("class_specific", True),)): 3 * 8_192,
     ("zero_shot", ()): 0,
+    ("clip_adapter", ()): 131_072,
+    # q, k and v of the image tower (D) and of the text tower (512): rank·(in + out) each
+    ("clip_lora", ()): 184_320,
+    ("clip_lora", (("rank", 4), ("targets", ("q", "v")))): BLOCKS * 2 * 4 * 2 * (D + 512),
+    ("tpt", ()): 2_048,
+    ("tpt", (("init_words", "a picture"),)): 2 * 512,
     # the ViT-B/16 above, whose patch embedding has a bias where CLIP has a norm before the blocks
     ("layernorm", ()): 38_400 + 2 * D,
     ("lora", ()): 294_912,

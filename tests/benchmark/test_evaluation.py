@@ -168,7 +168,7 @@ def test_views_are_the_image_itself_and_crops_of_it() -> None:
     rise = views[..., -1].mean((2, 3)) - views[..., 0].mean((2, 3))
     assert (rise[:, 1:].abs() < rise[:, :1] * 0.9).all()
     assert 0.4 < (rise[:, 1:] < 0).float().mean() < 0.6
-    assert len({round(value, 4) for value in rise[:, 1:].flatten().tolist()}) > 100
+    assert len({round(value, 4) for value in rise[:, 1:].flatten().tolist()}) > 30
 
 
 def test_views_come_from_the_run_s_seed() -> None:

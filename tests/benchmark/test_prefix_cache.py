@@ -144,6 +144,9 @@ def test_no_image_method_gives_other_bits(go: Go, starts: list[tuple[str, int]],
     [
         ("coop", "toy/named", 7, 9),  # a projection of one vector is another kernel's: its input is kept in training
         ("zero_shot", "toy/named", None, 9),
+        ("clip_adapter", "toy/named", 7, 9),
+        ("tip_adapter_f", "toy/named", 7, 9),
+        ("clip_lora", "toy/named", 1, 1),
         ("lora", "toy/named", 1, 1),
         ("frame_mean", "toy/clips", 7, 8),
         ("linear", "toy/clips", 7, 8),

@@ -58,6 +58,7 @@ class TextTower(ABC):
         start: how many tokens stand before a text's words (1: a start token).
         log: the anatomy's list of insertions.
         token_blocks: its residual blocks; empty where their parts are not known.
+        templates: the task's, "a photo of a {}." and the like; known before a method adapts.
     """
 
     root: nn.Module
@@ -67,6 +68,7 @@ class TextTower(ABC):
     log: list[Insertion] = field(repr=False)
     start: int = 1
     token_blocks: tuple[Block, ...] = field(repr=False, default=())
+    templates: tuple[str, ...] = ()
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> Tensor:
@@ -91,6 +93,13 @@ class TextTower(ABC):
     @abstractmethod
     def logits(self, cosines: Tensor) -> Tensor:
         """Cosines (N, C) of images and texts -> logits, by the model's own scale (and bias)."""
+
+    @property
+    def embed_dim(self) -> int:
+        """E, of the space shared with images."""
+        with torch.no_grad():
+            ids = self.tokenize(["x"]).to(next(self.root.parameters()).device)
+            return self.encode(self.embed(ids), ids).shape[-1]
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -171,8 +180,11 @@ class TextTower(ABC):
             if choose(name, parameter):
                 parameter.requires_grad_(True)
 
-    def ensemble(self, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    def ensemble(self, class_names: Sequence[str], templates: Sequence[str], normalize_each: bool = True) -> Tensor:
         """Class features (C, E): the mean of the normalised features over the templates, normalised again.
+
+        Args:
+            normalize_each: before the mean; without it templates weigh by the lengths of their features.
 
         Raises:
             PeftmarkError: where there is no template, or one has no ``{}`` for the class name.
@@ -184,5 +196,6 @@ class TextTower(ABC):
         for template in templates:
             texts = [template.format(name.replace("_", " ")) for name in class_names]
             ids = self.trim(self.tokenize(texts)).to(device)
-            features.append(F.normalize(self.encode(self.embed(ids), ids), dim=-1))
+            encoded = self.encode(self.embed(ids), ids)
+            features.append(F.normalize(encoded, dim=-1) if normalize_each else encoded)
         return F.normalize(torch.stack(features).mean(dim=0), dim=-1)

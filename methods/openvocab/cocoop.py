@@ -38,7 +38,7 @@ class ConditionalPrompt(ContextPrompt):
 @METHODS.register("cocoop", family="openvocab", tracks=("open_vocabulary",))
 @dataclass
 class CoCoOp(Method):
-    """A context that depends on the image (Zhou et al. 2022, arXiv:2203.05557, equation 3).
+    """A context that depends on the image (Zhou et al. 2022, arXiv:2203.05557, section 3.2).
 
     To every context token is added ``π(x)``, a meta-net Linear(E, E / `reduction`) - ReLU - Linear(E / `reduction`,
     width) of the normalised image feature x (E,), so the text tower encodes all classes for every image: a step costs
@@ -46,8 +46,9 @@ class CoCoOp(Method):
     length) or as N(0, 0.02), the meta-net as torch's linear layers do, which already changes the function.
     35,360 parameters on CLIP ViT-B/16: 4 · 512 and 512 · 32 + 32 + 32 · 512 + 512.
 
-    The official code encodes image by image and trains with a batch of one; here the texts of several images go through
-    the tower at once, which changes no value (see `OpenVocabularyClassifier.text_features_for`).
+    The official code encodes image by image (trainers/cocoop.py) and trains with a batch of one, for memory; here the
+    texts of several images go through the tower at once, which changes no value (see
+    `OpenVocabularyClassifier.text_features_for`).
     """
 
     identity_at_start: ClassVar[bool] = False

@@ -19,11 +19,11 @@ from .taught_prompt import TaughtPrompt
 @METHODS.register("kgcoop", family="openvocab", tracks=("open_vocabulary",))
 @dataclass
 class KgCoOp(Method):
-    """CoOp whose class features are kept near the written prompts' (Yao et al. 2023, arXiv:2303.13283, equations 4-5).
+    """CoOp whose class features are kept near the written prompts' (Yao et al. 2023, arXiv:2303.13283, section 3.2).
 
     The loss is cross-entropy plus `weight` times ``1 - mean over classes of cos(w_c, w'_c)``; w (C, E) are the features
     of the learned prompts and w' those of the task's templates. On the unit sphere that is half the squared distance of
-    the paper's equation 4; the official code uses the cosine (trainers/kgcoop.py), and its weight of 8 is for that.
+    which the paper speaks; the official code uses the cosine (trainers/kgcoop.py), and its weight of 8 is for that.
 
     The context (n_ctx, width) starts as the embeddings of `init_words`, whatever the task's templates are: an untrained
     model is zero-shot classification with these words, and so the teacher only where they are the task's one template.

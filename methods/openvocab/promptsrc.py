@@ -28,17 +28,17 @@ def epoch_weights(epochs: int, mean: float, std: float) -> Tensor:
 @METHODS.register("promptsrc", family="openvocab", tracks=("open_vocabulary",))
 @dataclass
 class PromptSRC(Method):
-    """IVLP's prompts, kept near the frozen model (Khattak et al. 2023, arXiv:2307.06948; trainers/promptsrc.py).
+    """IVLP's prompts, kept near the frozen model (Khattak et al. 2023, arXiv:2307.06948, section 3.2).
 
     The prompts are `ivlp`'s, with 4 and 4 tokens in 9 layers: 46,080 parameters on CLIP ViT-B/16. To cross-entropy
-    (equations 3-5 of the paper) are added, with features normalised and means over all their numbers,
+    are added, with features normalised and means over all their numbers (trainers/promptsrc.py),
 
     - `text_weight` · mean |w - w'|, w (C, E) the prompted class features, w' the frozen tower's, averaged over
       templates before they are normalised;
     - `image_weight` · mean |x - x'|, x (N, E) the prompted image features, x' the frozen tower's;
     - KL(p' ‖ p) summed over images and classes, divided by their number N · C (not by N), p' and p the predictions.
 
-    The prompts of the final model are the average over those after each epoch, with Gaussian weights (equation 6):
+    The prompts of the final model are the average over those after each epoch, with Gaussian weights:
     `gpa_mean` and `gpa_std` are shares of the epochs, so that they mean the same under every protocol. The default is
     the paper's 15 and 1 of 20 epochs; its cross-dataset setting is 6 and 10 of 20, its few-shot settings 30 and 30, or
     45 and 5, of 50. Only the prompts are averaged: the official code does so with the whole model in half precision,

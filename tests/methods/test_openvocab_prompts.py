@@ -14,6 +14,7 @@ from invariants import CLASS_NAMES, Case, labels, logits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from peftmark.benchmark.savings import checkpointed
 from peftmark.errors import PeftmarkError
 from peftmark.methods import AdaptedModel, Context, adapt
 from peftmark.methods.openvocab.context_prompt import embedded_words
@@ -421,3 +422,26 @@ def test_the_final_prompts_are_the_average_over_epochs() -> None:
 def test_bad_values(method: str, config: dict[str, Any], message: str) -> None:
     with pytest.raises(PeftmarkError, match=message):
         adapt(CASE.anatomy(), method, class_names=CLASS_NAMES, **config)
+
+
+# --- what training may add
+
+
+@pytest.mark.parametrize("method", ["kgcoop", "prograd", "cocoop", *DEEP])
+@pytest.mark.parametrize("saving", ["bfloat16", "checkpointing"])
+def test_a_step_under_the_savings_of_a_protocol(method: str, saving: str) -> None:
+    """Gradients are those of a plain step: to a few bits in half precision, all of them where blocks run twice."""
+    gradients = []
+    for half, twice in ((False, False), (saving == "bfloat16", saving == "checkpointing")):
+        model, run = moved(method), context(epochs=2, steps=2)
+        with checkpointed(model.anatomy, twice), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = model.method.loss(model, CASE.images(), labels(), run)
+        loss.backward()
+        model.method.after_backward(model, run)
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad]))
+    plain, saved = gradients
+    assert saved.dtype == torch.float32
+    if saving == "bfloat16":
+        assert F.cosine_similarity(plain, saved, dim=0) > 0.95
+    else:
+        close(saved, plain)

@@ -304,7 +304,7 @@ def test_both_towers_train_maple_s_text_prompts() -> None:
 
 @pytest.mark.parametrize("method", DEEP)
 def test_image_prompts_leave_before_the_read_out(method: str) -> None:
-    """Where all tokens are pooled only the backbone's own may be; two towers of one shape show it."""
+    """Where all patch tokens are pooled, these must be the backbone's own."""
     model = moved(method).eval()
     seen: list[tuple[int, ...]] = []
     tower = model.anatomy.model

@@ -198,4 +198,6 @@ class TextTower(ABC):
             ids = self.trim(self.tokenize(texts)).to(device)
             encoded = self.encode(self.embed(ids), ids)
             features.append(F.normalize(encoded, dim=-1) if normalize_each else encoded)
+        if normalize_each and len(features) == 1:
+            return features[0]  # as it is, bit by bit: a prompt of the same words starts there
         return F.normalize(torch.stack(features).mean(dim=0), dim=-1)

@@ -59,6 +59,7 @@ class TextTower(ABC):
         start: how many tokens stand before a text's words (1: a start token).
         log: the anatomy's list of insertions.
         token_blocks: its residual blocks; empty where their parts are not known.
+        templates: the task's, "a photo of a {}." and the like; known before a method adapts.
     """
 
     root: nn.Module
@@ -69,6 +70,7 @@ class TextTower(ABC):
     log: list[Insertion] = field(repr=False)
     start: int = 1
     token_blocks: tuple[Block, ...] = field(repr=False, default=())
+    templates: tuple[str, ...] = ()
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> Tensor:
@@ -173,8 +175,11 @@ class TextTower(ABC):
             if choose(name, parameter):
                 parameter.requires_grad_(True)
 
-    def ensemble(self, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    def ensemble(self, class_names: Sequence[str], templates: Sequence[str], normalize_each: bool = True) -> Tensor:
         """Class features (C, E): the mean of the normalised features over the templates, normalised again.
+
+        Args:
+            normalize_each: before the mean; without it templates weigh by the lengths of their features.
 
         Raises:
             PeftmarkError: where there is no template, or one has no ``{}`` for the class name.
@@ -186,5 +191,8 @@ class TextTower(ABC):
         for template in templates:
             texts = [template.format(name.replace("_", " ")) for name in class_names]
             ids = self.trim(self.tokenize(texts)).to(device)
-            features.append(F.normalize(self.encode(self.embed(ids), ids), dim=-1))
+            encoded = self.encode(self.embed(ids), ids)
+            features.append(F.normalize(encoded, dim=-1) if normalize_each else encoded)
+        if normalize_each and len(features) == 1:
+            return features[0]  # as it is, bit by bit: a prompt of the same words starts there
         return F.normalize(torch.stack(features).mean(dim=0), dim=-1)

@@ -269,9 +269,10 @@ class OpenVocabularyClassifier(AdaptedModel):
     output = "projected"
 
     def __init__(self, anatomy: Anatomy, method: Method, class_names: Sequence[str], templates: Sequence[str]) -> None:
+        self.templates = tuple(templates)
+        anatomy.text_tower().templates = self.templates
         super().__init__(anatomy, method)
         self.text = anatomy.text_tower()
-        self.templates = tuple(templates)
         self._text_features: Tensor | None = None
         self.set_class_names(class_names)
 

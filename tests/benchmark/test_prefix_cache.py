@@ -143,6 +143,10 @@ def test_no_image_method_gives_other_bits(go: Go, starts: list[tuple[str, int]],
     ("method", "task", "train", "test"),
     [
         ("coop", "toy/named", 7, 9),  # a projection of one vector is another kernel's: its input is kept in training
+        ("kgcoop", "toy/named", 7, 9),
+        ("prograd", "toy/named", 7, 9),
+        ("cocoop", "toy/named", 7, 9),
+        ("promptsrc", "toy/named", 0, 0),  # prompts in front of the first block
         ("zero_shot", "toy/named", None, 9),
         ("clip_adapter", "toy/named", 7, 9),
         ("tip_adapter_f", "toy/named", 7, 9),

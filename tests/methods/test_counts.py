@@ -112,6 +112,16 @@ CLIP_B16 = {
     ("clip_lora", (("rank", 4), ("targets", ("q", "v")))): BLOCKS * 2 * 4 * 2 * (D + 512),
     ("tpt", ()): 2_048,
     ("tpt", (("init_words", "a picture"),)): 2 * 512,
+    # the context, and a meta-net of 512 -> 32 -> 512
+    ("cocoop", ()): 35_360,
+    ("kgcoop", ()): 2_048,
+    ("prograd", ()): 8_192,
+    ("ivlp", ()): 30_720,
+    ("ivlp", (("n_ctx", 4), ("prompt_length", 4), ("depth", 9))): 46_080,
+    ("maple", ()): 3_555_072,
+    # the context, and one projection
+    ("maple", (("depth", 1),)): 2 * 512 + 512 * D + D,
+    ("promptsrc", ()): 46_080,
     # the ViT-B/16 above, whose patch embedding has a bias where CLIP has a norm before the blocks
     ("layernorm", ()): 38_400 + 2 * D,
     ("lora", ()): 294_912,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, cast
 
 import torch
@@ -14,6 +15,10 @@ from torch.nn import functional as F
 from ..errors import PeftmarkError, Unsupported
 from .anatomy import Block, Insertion
 from .slots import Insert, Predicate, has_slots, is_inserted
+
+
+SCALES = ("logit_scale", "logit_bias", "temperature")
+"""Parameters of a whole model that belong to neither tower."""
 
 
 class TextInsert(Insert):
@@ -55,7 +60,6 @@ class TextTower(ABC):
     Attributes:
         root: the whole vision-language model. image: its image tower.
         width: of a token embedding. context_length: tokens a text may have.
-        start: how many tokens stand before a text's words (1: a start token).
         log: the anatomy's list of insertions.
         token_blocks: its residual blocks; empty where their parts are not known.
     """
@@ -65,16 +69,29 @@ class TextTower(ABC):
     width: int
     context_length: int
     log: list[Insertion] = field(repr=False)
-    start: int = 1
     token_blocks: tuple[Block, ...] = field(repr=False, default=())
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Texts -> ids (len(texts), context_length). A text that is too long is cut, its end token kept."""
 
-    @abstractmethod
+    @property
+    def start(self) -> int:
+        """How many tokens stand before a text's words: 1 where there is a start token, else 0 (SigLIP)."""
+        return self._marks[0]
+
+    @cached_property
+    def _marks(self) -> tuple[int, int]:
+        """`start`, and the id behind a text's words: of an end token, or of padding where there is none (CLIPA)."""
+        empty, letter = self.tokenize(["", "a"])
+        start = int((empty != letter).int().argmax())
+        return start, int(empty[start])
+
     def lengths(self, ids: Tensor) -> Tensor:
         """Ids (C, L) -> tokens of each text, start and end included (C,)."""
+        start, end = self._marks
+        ends = ids[:, start:] == end
+        return torch.where(ends.any(dim=1), start + ends.int().argmax(dim=1) + 1, ids.shape[1])
 
     def trim(self, ids: Tensor) -> Tensor:
         """Ids (C, L) without the last positions, as far as no feature depends on these: all where padding is seen."""
@@ -104,7 +121,7 @@ class TextTower(ABC):
         return (
             (name, parameter)
             for name, parameter in self._outside_image()
-            if not name.startswith("logit_") and not is_inserted(name)
+            if not name.startswith(SCALES) and not is_inserted(name)
         )
 
     def _outside_image(self) -> Iterator[tuple[str, nn.Parameter]]:

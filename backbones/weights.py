@@ -39,6 +39,11 @@ def cannot_download(name: str, cause: Exception) -> PeftmarkError:
     )
 
 
+def tokenizer_folder(name: str) -> Path:
+    """Where in the weights folder a hub's tokenizer is looked for first, e.g. ``tokenizers/timm/ViT-B-16-SigLIP``."""
+    return weights_folder() / "tokenizers" / name
+
+
 def load_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a ``.safetensors`` file or a torch checkpoint, tensors only (a pickle that needs more is refused).
 

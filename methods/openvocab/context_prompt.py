@@ -56,12 +56,15 @@ class ContextPrompt(PromptInsert):
             )
         placeholder = " ".join(["X"] * self.n_ctx)
         self.ids = text.trim(text.tokenize([f"{placeholder} {name}." for name in names])).to(device)
-        longest = max(text.lengths(text.tokenize([f"{name}." for name in names])).tolist())
+        lengths = text.lengths(text.tokenize([f"{name}." for name in names]))
+        longest = int(lengths.max())
         if longest + self.n_ctx > text.context_length:
             raise Unsupported(
                 f"a context of {self.n_ctx} tokens leaves no room for the longest class name: the text tower reads "
                 f"{text.context_length} tokens, set method.n_ctx to at most {text.context_length - longest}"
             )
+        if not torch.equal(text.lengths(self.ids), (lengths + self.n_ctx).to(device)):
+            raise Unsupported("the text tower's tokenizer reads no single token in the letter X, which stands for a context")
         with torch.no_grad():
             embedded = text.embed(self.ids)
         self.prefix, self.suffix = embedded[:, : text.start], embedded[:, text.start + self.n_ctx :]

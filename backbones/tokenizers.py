@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import open_clip
+from open_clip.tokenizer import HFTokenizer
 from torch import Tensor
 
 from ..errors import PeftmarkError
@@ -48,7 +49,7 @@ def open_clip_tokenizer(architecture: str) -> Tokenizer:
             folder = tokenizer_folder(name)
             settings = {**config.get("tokenizer_kwargs", {}), "tokenizer_mode": config.get("tokenizer_mode")}
             source = str(folder) if folder.is_dir() else name
-            made = _from_hub(name, folder, lambda: open_clip.HFTokenizer(source, **settings))
+            made = _from_hub(name, folder, lambda: HFTokenizer(source, **settings))
         return lambda texts, context_length: made(list(texts), context_length=context_length)
 
     return LazyTokenizer(make)

@@ -55,18 +55,22 @@ def open_clip_tokenizer(architecture: str) -> Tokenizer:
     return LazyTokenizer(make)
 
 
-def transformers_tokenizer(name: str, source: str) -> Tokenizer:
+def transformers_tokenizer(name: str, source: str, vocabulary: int) -> Tokenizer:
     """The tokenizer of a `transformers` model.
 
     Args:
         name: for messages. source: a folder, or a name on the hub.
+        vocabulary: how many token embeddings the model has.
     """
 
     def make() -> Tokenizer:
         def load() -> Any:
             from transformers import AutoTokenizer
 
-            return AutoTokenizer.from_pretrained(source)
+            loaded = AutoTokenizer.from_pretrained(source)
+            if len(loaded) < vocabulary // 2:  # where files are missing it makes one of special tokens alone
+                raise FileNotFoundError(f"a tokenizer of {len(loaded)} tokens for {vocabulary} embeddings")
+            return loaded
 
         made = _from_hub(name, Path(source) if Path(source).is_dir() else tokenizer_folder(name), load)
 

@@ -124,7 +124,11 @@ class TransformersBackbone(Backbone):
         for path in family.unused:
             parent, _, name = path.rpartition(".")
             setattr(model.get_submodule(parent), name, None)
-        tokenizer = transformers_tokenizer(self.name, str(folder))
+        # of a hub's name, not the cache's folder: it need not hold the tokenizer's files yet
+        known = Path(self.source).is_dir() or folder.is_relative_to(weights_folder())
+        tokenizer = transformers_tokenizer(
+            self.name, str(folder) if known else self.source, config.text_config.vocab_size
+        )
         return transformers_anatomy(self.name, model.float(), tokenizer, _preprocessor(folder))
 
     def _config(self, library: Any, folder: Path) -> Any:

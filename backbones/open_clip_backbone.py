@@ -21,12 +21,13 @@ from ..registry import BACKBONES
 from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
 from .backbone import Backbone
 from .open_clip_text import OpenClipText
+from .open_clip_weights import check_activation, normalisation, read_weights
 from .segments import Output, Segment
 from .slots import SlottedAttention, SlottedBlock
 from .timm_backbone import add_timm_parts
 from .timm_segments import timm_segments
 from .tokenizers import Tokenizer, open_clip_tokenizer
-from .weights import cannot_download, check_keys, load_state_dict, local_weights
+from .weights import cannot_download, local_weights
 
 
 @contextmanager
@@ -56,41 +57,62 @@ class OpenClipBackbone(Backbone):
     def tag(self) -> str:
         return self.name.removeprefix("open_clip/").partition(".")[2]
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The architecture, as open_clip's configuration file has it; empty where open_clip does not know it."""
+        return open_clip.get_model_config(self.architecture) or {}
+
     def weights_file(self) -> Path:
+        tags = open_clip.list_pretrained_tags_by_model(self.architecture)
+        named = open_clip.get_pretrained_cfg(self.architecture, self.tag) if self.tag else {}
+        check_activation(self.architecture, f".{self.tag}", self.config, named.get("quick_gelu", False))
         file = self.checkpoint or local_weights(self.name)
         if file is not None:
             return file
-        tags = open_clip.list_pretrained_tags_by_model(self.architecture)
         if self.tag not in tags:
+            fitting = [tag for tag in tags if self._computes_as(tag)]
             raise PeftmarkError(
-                f"{self.name}: name its weights by a tag ({', '.join(tags[:6]) or 'none is known'}) as "
+                f"{self.name}: name its weights by a tag ({', '.join(fitting[:6]) or 'none is known'}) as "
                 f"open_clip/{self.architecture}.TAG, or by a file as open_clip/{self.architecture}@FILE"
             )
         try:
-            config = open_clip.get_pretrained_cfg(self.architecture, self.tag)
-            return Path(cast(str, open_clip.download_pretrained(config)))
+            return Path(cast(str, open_clip.download_pretrained(named)))
         except Exception as error:  # offline, refused, gone: the user's way out is the same
             raise cannot_download(self.name, error) from error
 
+    def _computes_as(self, tag: str) -> bool:
+        needed = open_clip.get_pretrained_cfg(self.architecture, tag).get("quick_gelu", False)
+        return not needed or self.config.get("quick_gelu", False)
+
     def build(self, pretrained: bool) -> Anatomy:
-        # With weights to come, open_clip must not fetch a text tower's own ones first.
+        config = self.config
+        weights = read_weights(self.weights_file(), config) if pretrained else None
+        if weights is not None:
+            check_activation(self.architecture, f"@{weights.file}", config, weights.quick_gelu)
+            config = {**config, **weights.settings}
+        model = self._create(weights.settings if weights is not None else {})
+        if weights is not None:
+            weights.load_into(model)
+        images = normalisation(self.architecture, self.tag)
+        if weights is not None and weights.mean is not None:
+            images = weights.mean, cast(tuple[float, ...], weights.std)
+        if images is not None:
+            # made without the tag, a model does not know how its images are normalised
+            get_model_preprocess_cfg(model).update(mean=images[0], std=images[1])
+        return clip_anatomy(self.name, model, config["embed_dim"], open_clip_tokenizer(self.architecture))
+
+    def _create(self, settings: dict[str, Any]) -> nn.Module:
         try:
             with _without_warning():
-                model = open_clip.create_model(
+                return open_clip.create_model(
                     self.architecture,
                     pretrained=None,
-                    pretrained_text=False,
+                    pretrained_text=False,  # open_clip would fetch a Hugging Face text tower's own ones
                     device=torch.get_default_device(),  # its own default would pull a model off the meta device
+                    **settings,
                 )
         except (RuntimeError, ValueError) as error:
             raise PeftmarkError(f"open_clip cannot make {self.architecture!r}: {error}") from error
-        if pretrained:
-            file = self.weights_file()
-            state = {key.removeprefix("module."): value for key, value in load_state_dict(file).items()}
-            result = model.load_state_dict(state, strict=False)
-            check_keys(file, result.missing_keys, result.unexpected_keys)
-        config = open_clip.get_model_config(self.architecture)
-        return clip_anatomy(self.name, model, config["embed_dim"], open_clip_tokenizer(self.architecture))
 
 
 class ExplicitAttention(nn.Module):

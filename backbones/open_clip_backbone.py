@@ -296,7 +296,7 @@ def clip_anatomy(name: str, model: nn.Module, embed_dim: int, tokenizer: Tokeniz
         std=tuple(preprocess["std"]),
         log=log,
     )
-    text = model if isinstance(model, CLIP) else model.text
+    text = cast(Any, model if isinstance(model, CLIP) else model.text)
     # a CoCa reads its texts at a class token of its own; HFTextEncoder is a Hugging Face model of any kind
     if isinstance(model, CLIP) or (isinstance(model, CustomTextCLIP) and isinstance(text, TextTransformer)):
         anatomy.text = OpenClipText(
@@ -309,7 +309,9 @@ def clip_anatomy(name: str, model: nn.Module, embed_dim: int, tokenizer: Tokeniz
             token_blocks=tuple(_block(block, log) for block in make_explicit(text.transformer)),
         )
     else:
-        anatomy.text_lack = f"has a {type(text).__name__} in a {type(model).__name__}, a text tower whose parts are not known"
+        anatomy.text_lack = (
+            f"has a {type(text).__name__} in a {type(model).__name__}, a text tower whose parts are not known"
+        )
     if isinstance(tower, VisionTransformer) and tower.attn_pool is None:
         anatomy.feature_dim = tower.conv1.out_channels
         anatomy.grid = cast(tuple[int, int], tuple(tower.grid_size))

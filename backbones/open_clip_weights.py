@@ -104,7 +104,9 @@ def _declip(file: Path, state: dict[str, Tensor], config: dict[str, Any]) -> Wei
     (projectors, predictors, memory banks, the masked language model's head) is left out.
     """
     if any(name.startswith("encode_text.text_transformer.") for name in state):
-        raise PeftmarkError(f"{file} is a DeCLIP whose text tower is a Hugging Face model, which has no architecture here")
+        raise PeftmarkError(
+            f"{file} is a DeCLIP whose text tower is a Hugging Face model, which has no architecture here"
+        )
     kept = {
         name.removeprefix("encode_text."): value
         for name, value in state.items()

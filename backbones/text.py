@@ -16,7 +16,6 @@ from ..errors import PeftmarkError, Unsupported
 from .anatomy import Block, Insertion
 from .slots import Insert, Predicate, has_slots, is_inserted
 
-
 SCALES = ("logit_scale", "logit_bias", "temperature")
 """Parameters of a whole model that belong to neither tower."""
 

@@ -110,7 +110,8 @@ class TransformersBackbone(Backbone):
         except Exception as error:  # offline, refused, gone: the user's way out is the same
             raise PeftmarkError(
                 f"{name} of {self.name} is not here and cannot be downloaded ({type(error).__name__}): put the "
-                f"model's config.json, model.safetensors and tokenizer files into {own}, or name their folder: hf/FOLDER"
+                f"model's config.json, model.safetensors and tokenizer files into {own}, or name their folder as "
+                f"hf/FOLDER"
             ) from error
 
     def build(self, pretrained: bool) -> Anatomy:
@@ -183,7 +184,7 @@ def transformers_anatomy(name: str, model: Any, tokenizer: Tokenizer, preprocess
         name=name,
         model=tower,
         root=model,
-        # ALIGN's hidden_dim is the size of its pooling window; what is pooled are the last channels, already in the space
+        # ALIGN's hidden_dim is the size of its pooling window; what it pools is in the shared space already
         feature_dim=model.config.projection_dim if family.vision is AlignVision else tower.config.hidden_size,
         image_size=(size, size),
         mean=tuple(preprocessor.get("image_mean", family.mean)),

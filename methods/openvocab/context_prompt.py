@@ -64,7 +64,9 @@ class ContextPrompt(PromptInsert):
                 f"{text.context_length} tokens, set method.n_ctx to at most {text.context_length - longest}"
             )
         if not torch.equal(text.lengths(self.ids), (lengths + self.n_ctx).to(device)):
-            raise Unsupported("the text tower's tokenizer reads no single token in the letter X, which stands for a context")
+            raise Unsupported(
+                "the text tower's tokenizer reads no single token in the letter X, which stands for a context"
+            )
         with torch.no_grad():
             embedded = text.embed(self.ids)
         self.prefix, self.suffix = embedded[:, : text.start], embedded[:, text.start + self.n_ctx :]

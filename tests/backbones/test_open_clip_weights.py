@@ -24,7 +24,11 @@ TAGS = open_clip.list_pretrained()
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = {"embed_dim": 32, "vision_cfg": VIT, "text_cfg": TEXT}
-    for name, more in (("small", {}), ("small-quickgelu", {"quick_gelu": True}), ("small-custom", {"custom_text": True})):
+    for name, more in (
+        ("small", {}),
+        ("small-quickgelu", {"quick_gelu": True}),
+        ("small-custom", {"custom_text": True}),
+    ):
         monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, copy.deepcopy({**config, **more}))
     monkeypatch.setenv("PEFTMARK_WEIGHTS", str(tmp_path))
 
@@ -102,7 +106,9 @@ def test_openai_s_archive(tmp_path: Path) -> None:
     assert torch.equal(loaded.text_projection, model.text_projection.half().float())
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        torch.testing.assert_close(loaded.encode_image(images), model.float().encode_image(images), rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(
+            loaded.encode_image(images), model.float().encode_image(images), rtol=1e-2, atol=1e-2
+        )
 
 
 def declip_checkpoint(file: Path, embed_dim: int = 48) -> dict[str, Tensor]:
@@ -145,7 +151,7 @@ def declip_checkpoint(file: Path, embed_dim: int = 48) -> dict[str, Tensor]:
 
 
 def declip_text(state: dict[str, Tensor], words: list[int]) -> Tensor:
-    """DeCLIP's own text tower, written out from prototype/model/text_encoder: its start and end have ids of their own."""
+    """DeCLIP's own text tower, written out from prototype/model/text_encoder; start and end have ids of their own."""
     ids = torch.tensor([49407, *words, 49408])
     x = state["encode_text.token_embedding.weight"][ids] + state["encode_text.positional_embedding"][: len(ids)]
     for layer in range(2):
@@ -173,7 +179,9 @@ def test_declip(tmp_path: Path) -> None:
     ids = text.tokenize(["a dog"])
     words = ids[0, 1:3].tolist()
     with torch.no_grad():
-        torch.testing.assert_close(text.encode(text.embed(ids), ids)[0], declip_text(state, words), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            text.encode(text.embed(ids), ids)[0], declip_text(state, words), rtol=1e-4, atol=1e-5
+        )
     visual = anatomy.model
     assert torch.equal(visual.proj, state["visual.proj"])
     assert type(visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"

@@ -11,9 +11,6 @@ import open_clip
 import pytest
 import torch
 from torch import Tensor
-
-pytest.importorskip("transformers")
-
 from vision_language import add_architectures, save_transformers
 
 from peftmark.backbones import Anatomy, find_backbone
@@ -66,9 +63,7 @@ def logits(model: AdaptedModel) -> Tensor:
 
 @pytest.mark.parametrize("words", ["a photo of a", "a drawing"])
 @pytest.mark.parametrize("tower", TOWERS)
-def test_words_of_a_template_give_its_zero_shot_logits(
-    tower: str, words: str, build: Callable[[str], Anatomy]
-) -> None:
+def test_words_of_a_template_give_its_zero_shot_logits(tower: str, words: str, build: Callable[[str], Anatomy]) -> None:
     anatomy = build(tower)
     zero_shot = logits(adapt(copy.deepcopy(anatomy), "zero_shot", class_names=NAMES, templates=[words + " {}."]))
     learned = logits(adapt(anatomy, "coop", class_names=NAMES, init_words=words))

@@ -1,4 +1,4 @@
-"""Models of Hugging Face transformers: its own logits, every part where it should be, one clear line for what is wrong."""
+"""Models of Hugging Face transformers: its own logits, every part in its place, one clear line for what is wrong."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-
-transformers = pytest.importorskip("transformers")
-
+import transformers
 from inserts import Add, Double
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from vision_language import save_transformers
 
 from peftmark.backbones import Anatomy, find_backbone
@@ -224,7 +222,7 @@ def test_drawn_weights_need_a_config_alone(family: str, folder: Path, monkeypatc
     with pytest.raises(PeftmarkError, match=r"the tokenizer of hf/.* cannot be had .*put its files") as error:
         anatomy.text_tower().tokenize(["a dog"])
     assert "\n" not in str(error.value)
-    with pytest.raises(PeftmarkError, match="there is no model.safetensors in this folder"):
+    with pytest.raises(PeftmarkError, match=r"there is no model\.safetensors in this folder"):
         build(folder)
     assert opened == []
 

@@ -413,6 +413,7 @@ class Anatomy(ABC):
         masks: of parameters of which only some entries train (see `train_entries`), by name.
         held_in: what frozen matrices are held in (see `frozen.hold`).
         num_frames: T of the clips that the model is for, whose frames come as N·T images; None for images.
+        text_lack: why there is no `text`, in words that follow the backbone's name.
     """
 
     name: str
@@ -435,6 +436,7 @@ class Anatomy(ABC):
     masks: dict[str, Tensor] = field(default_factory=dict)
     held_in: str = "float32"
     num_frames: int | None = None
+    text_lack: str = "has no text tower"
 
     def __post_init__(self) -> None:
         self.root.requires_grad_(False)
@@ -520,9 +522,9 @@ class Anatomy(ABC):
         self.root, self.text = self.model, None
 
     def text_tower(self) -> TextTower:
-        """Raises Unsupported where the backbone has no text tower."""
+        """Raises Unsupported where the backbone has no text tower whose parts are known."""
         if self.text is None:
-            raise Unsupported(f"{self.name} has no text tower")
+            raise Unsupported(f"{self.name} {self.text_lack}")
         return self.text
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import open_clip
 import torch
-from open_clip.model import CLIP, get_model_preprocess_cfg
+from open_clip.model import CLIP, CustomTextCLIP, get_model_preprocess_cfg
 from open_clip.timm_model import TimmModel
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer, text_global_pool
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,12 +20,14 @@ from ..errors import PeftmarkError, Unsupported
 from ..registry import BACKBONES
 from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
 from .backbone import Backbone
+from .open_clip_text import OpenClipText
+from .open_clip_weights import check_activation, normalisation, read_weights
 from .segments import Output, Segment
 from .slots import SlottedAttention, SlottedBlock
-from .text import TextTower
 from .timm_backbone import add_timm_parts
 from .timm_segments import timm_segments
-from .weights import cannot_download, check_keys, load_state_dict, local_weights
+from .tokenizers import Tokenizer, open_clip_tokenizer
+from .weights import cannot_download, local_weights
 
 
 @contextmanager
@@ -56,43 +57,62 @@ class OpenClipBackbone(Backbone):
     def tag(self) -> str:
         return self.name.removeprefix("open_clip/").partition(".")[2]
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The architecture, as open_clip's configuration file has it; empty where open_clip does not know it."""
+        return open_clip.get_model_config(self.architecture) or {}
+
     def weights_file(self) -> Path:
+        tags = open_clip.list_pretrained_tags_by_model(self.architecture)
+        named = open_clip.get_pretrained_cfg(self.architecture, self.tag) if self.tag else {}
+        check_activation(self.architecture, f".{self.tag}", self.config, named.get("quick_gelu", False))
         file = self.checkpoint or local_weights(self.name)
         if file is not None:
             return file
-        tags = open_clip.list_pretrained_tags_by_model(self.architecture)
         if self.tag not in tags:
+            fitting = [tag for tag in tags if self._computes_as(tag)]
             raise PeftmarkError(
-                f"{self.name}: name its weights by a tag ({', '.join(tags[:6]) or 'none is known'}) as "
+                f"{self.name}: name its weights by a tag ({', '.join(fitting[:6]) or 'none is known'}) as "
                 f"open_clip/{self.architecture}.TAG, or by a file as open_clip/{self.architecture}@FILE"
             )
         try:
-            config = open_clip.get_pretrained_cfg(self.architecture, self.tag)
-            return Path(cast(str, open_clip.download_pretrained(config)))
+            return Path(cast(str, open_clip.download_pretrained(named)))
         except Exception as error:  # offline, refused, gone: the user's way out is the same
             raise cannot_download(self.name, error) from error
 
+    def _computes_as(self, tag: str) -> bool:
+        needed = open_clip.get_pretrained_cfg(self.architecture, tag).get("quick_gelu", False)
+        return not needed or self.config.get("quick_gelu", False)
+
     def build(self, pretrained: bool) -> Anatomy:
-        # With weights to come, open_clip must not fetch a text tower's own ones first.
+        config = self.config
+        weights = read_weights(self.weights_file(), config) if pretrained else None
+        if weights is not None:
+            check_activation(self.architecture, f"@{weights.file}", config, weights.quick_gelu)
+            config = {**config, **weights.settings}
+        model = self._create(weights.settings if weights is not None else {})
+        if weights is not None:
+            weights.load_into(model)
+        images = normalisation(self.architecture, self.tag)
+        if weights is not None and weights.mean is not None:
+            images = weights.mean, cast(tuple[float, ...], weights.std)
+        if images is not None:
+            # made without the tag, a model does not know how its images are normalised
+            get_model_preprocess_cfg(model).update(mean=images[0], std=images[1])
+        return clip_anatomy(self.name, model, config["embed_dim"], open_clip_tokenizer(self.architecture))
+
+    def _create(self, settings: dict[str, Any]) -> nn.Module:
         try:
             with _without_warning():
-                model = open_clip.create_model(
+                return open_clip.create_model(
                     self.architecture,
                     pretrained=None,
-                    pretrained_text=False,
+                    pretrained_text=False,  # open_clip would fetch a Hugging Face text tower's own ones
                     device=torch.get_default_device(),  # its own default would pull a model off the meta device
+                    **settings,
                 )
         except (RuntimeError, ValueError) as error:
             raise PeftmarkError(f"open_clip cannot make {self.architecture!r}: {error}") from error
-        if pretrained:
-            file = self.weights_file()
-            state = {key.removeprefix("module."): value for key, value in load_state_dict(file).items()}
-            result = model.load_state_dict(state, strict=False)
-            check_keys(file, result.missing_keys, result.unexpected_keys)
-        # another text tower's tokenizer may lie on a hub
-        tokenizer = open_clip.get_tokenizer(self.architecture) if isinstance(model, CLIP) else None
-        config = open_clip.get_model_config(self.architecture)
-        return clip_anatomy(self.name, model, config["embed_dim"], tokenizer)
 
 
 class ExplicitAttention(nn.Module):
@@ -225,7 +245,8 @@ class ClipAnatomy(Anatomy):
         return self.projected(images)
 
     def projected(self, images: Tensor) -> Tensor:
-        return self.model(images)
+        output = self.model(images)
+        return output[0] if isinstance(output, tuple) else output  # CoCa's gives its tokens, too
 
     def segments(self, output: Output) -> tuple[Segment, ...]:
         tower = cast(Any, self.model)
@@ -251,52 +272,15 @@ class ClipAnatomy(Anatomy):
         )
 
 
-@dataclass(kw_only=True)
-class ClipText(TextTower):
-    """The text tower of an open_clip `CLIP`: causal attention, the feature is read at the end token."""
-
-    tokenizer: Callable[..., Tensor]
-
-    @property
-    def clip(self) -> CLIP:
-        return cast(CLIP, self.root)
-
-    def tokenize(self, texts: Sequence[str]) -> Tensor:
-        return self.tokenizer(list(texts), context_length=self.context_length)
-
-    def lengths(self, ids: Tensor) -> Tensor:
-        return ids.argmax(dim=-1) + 1  # the end token has the highest id
-
-    def trim(self, ids: Tensor) -> Tensor:
-        return ids if self.clip.attn_mask is None else ids[:, : int(self.lengths(ids).max())]
-
-    def embed(self, ids: Tensor) -> Tensor:
-        return self.clip.token_embedding(ids)
-
-    def encode(self, embedded: Tensor, ids: Tensor) -> Tensor:
-        clip, length = self.clip, embedded.shape[1]
-        mask = None if clip.attn_mask is None else clip.attn_mask[:length, :length]
-        x = clip.transformer(embedded + clip.positional_embedding[:length], attn_mask=mask)
-        x = text_global_pool(clip.ln_final(x), ids, clip.text_pool_type, eos_token_id=clip.text_eos_id)
-        if isinstance(clip.text_projection, nn.Linear):
-            return clip.text_projection(x)
-        return x if clip.text_projection is None else x @ clip.text_projection
-
-    def logits(self, cosines: Tensor) -> Tensor:
-        logits = self.clip.logit_scale.exp() * cosines
-        return logits if self.clip.logit_bias is None else logits + self.clip.logit_bias
-
-
-def clip_anatomy(name: str, model: nn.Module, embed_dim: int, tokenizer: Callable[..., Tensor] | None) -> Anatomy:
+def clip_anatomy(name: str, model: nn.Module, embed_dim: int, tokenizer: Tokenizer) -> Anatomy:
     """The anatomy of an open_clip model.
 
-    A native CLIP has a text tower, a plain ViT image tower has all its parts (their attention is rewritten to explicit
-    projections), a tower that timm made (SigLIP's) those that `add_timm_parts` knows. Of others only the features are
-    known: methods that need parts are `Unsupported`.
+    A text tower that open_clip made and a plain ViT image tower have all their parts (their attention is rewritten to
+    explicit projections), a tower that timm made (SigLIP's) those that `add_timm_parts` knows. Of others only the
+    features are known: methods that need parts are `Unsupported`.
 
     Args:
         embed_dim: of the space that images and texts share.
-        tokenizer: texts -> ids; needed for a native CLIP.
     """
     tower = cast(nn.Module, model.visual)
     log: list[Insertion] = []
@@ -312,17 +296,22 @@ def clip_anatomy(name: str, model: nn.Module, embed_dim: int, tokenizer: Callabl
         std=tuple(preprocess["std"]),
         log=log,
     )
-    if isinstance(model, CLIP):
-        assert tokenizer is not None
-        anatomy.text = ClipText(
+    text = cast(Any, model if isinstance(model, CLIP) else model.text)
+    # a CoCa reads its texts at a class token of its own; HFTextEncoder is a Hugging Face model of any kind
+    if isinstance(model, CLIP) or (isinstance(model, CustomTextCLIP) and isinstance(text, TextTransformer)):
+        anatomy.text = OpenClipText(
             root=model,
             image=tower,
-            width=model.token_embedding.embedding_dim,
+            width=text.token_embedding.embedding_dim,
             embed_dim=embed_dim,
-            context_length=model.context_length,
+            context_length=text.context_length,
             log=log,
             tokenizer=tokenizer,
-            token_blocks=tuple(_block(block, log) for block in make_explicit(model.transformer)),
+            token_blocks=tuple(_block(block, log) for block in make_explicit(text.transformer)),
+        )
+    else:
+        anatomy.text_lack = (
+            f"has a {type(text).__name__} in a {type(model).__name__}, a text tower whose parts are not known"
         )
     if isinstance(tower, VisionTransformer) and tower.attn_pool is None:
         anatomy.feature_dim = tower.conv1.out_channels

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, cast
 
 import torch
@@ -13,7 +14,11 @@ from torch.nn import functional as F
 
 from ..errors import PeftmarkError, Unsupported
 from .anatomy import Block, Insertion
+from .packed_texts import PackedTexts
 from .slots import Insert, Predicate, has_slots, is_inserted
+
+SCALES = ("logit_scale", "logit_bias", "temperature")
+"""Parameters of a whole model that belong to neither tower."""
 
 
 class TextInsert(Insert):
@@ -32,10 +37,10 @@ class PromptInsert(TextInsert):
 
     conditional: ClassVar[bool] = False
 
-    def forward(self, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Embeddings without positions and the token ids (C, L) that say where each text ends.
+    def forward(self, features: Tensor | None = None) -> tuple[Tensor, Tensor | PackedTexts]:
+        """Embeddings without positions, and the ids or packed texts that they stand for: what `TextTower.encode` takes.
 
-        The embeddings are (C, L, width), or (N, C, L, width) of a conditional insert.
+        The embeddings are (C, L, width) or (R, W, width), of a conditional insert (N, C, L, width) or (N, R, W, width).
         """
         raise NotImplementedError
 
@@ -56,7 +61,6 @@ class TextTower(ABC):
         root: the whole vision-language model. image: its image tower.
         width: of a token embedding. embed_dim: E, of the space shared with images.
         context_length: tokens a text may have.
-        start: how many tokens stand before a text's words (1: a start token).
         log: the anatomy's list of insertions.
         token_blocks: its residual blocks; empty where their parts are not known.
         templates: the task's, "a photo of a {}." and the like; known before a method adapts.
@@ -68,7 +72,6 @@ class TextTower(ABC):
     embed_dim: int
     context_length: int
     log: list[Insertion] = field(repr=False)
-    start: int = 1
     token_blocks: tuple[Block, ...] = field(repr=False, default=())
     templates: tuple[str, ...] = ()
 
@@ -76,21 +79,42 @@ class TextTower(ABC):
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Texts -> ids (len(texts), context_length). A text that is too long is cut, its end token kept."""
 
-    @abstractmethod
+    @property
+    def start(self) -> int:
+        """How many tokens stand before a text's words: 1 where there is a start token, else 0 (SigLIP)."""
+        return self._marks[0]
+
+    @cached_property
+    def _marks(self) -> tuple[int, int]:
+        """`start`, and the id behind a text's words: of an end token, or of padding where there is none (CLIPA)."""
+        empty, letter = self.tokenize(["", "a"])
+        start = int((empty != letter).int().argmax())
+        return start, int(empty[start])
+
     def lengths(self, ids: Tensor) -> Tensor:
         """Ids (C, L) -> tokens of each text, start and end included (C,)."""
+        start, end = self._marks
+        ends = ids[:, start:] == end
+        return torch.where(ends.any(dim=1), start + ends.int().argmax(dim=1) + 1, ids.shape[1])
 
     def trim(self, ids: Tensor) -> Tensor:
         """Ids (C, L) without the last positions, as far as no feature depends on these: all where padding is seen."""
         return ids
+
+    def pack(self, ids: Tensor) -> PackedTexts | None:
+        """Ids (C, L) in rows that `encode` takes in their place; None where a token depends on what follows it."""
+        return None
 
     @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:
         """Ids (C, L) -> token embeddings (C, L, width), positions not added."""
 
     @abstractmethod
-    def encode(self, embedded: Tensor, ids: Tensor) -> Tensor:
-        """Embeddings (C, L, width) and the ids (C, L) they stand for -> features (C, E), not normalised."""
+    def encode(self, embedded: Tensor, ids: Tensor | PackedTexts) -> Tensor:
+        """Embeddings (C, L, width) and the ids (C, L) they stand for -> features (C, E), not normalised.
+
+        Or of packed texts: embeddings (…, R, W, width) -> features (…, C, E).
+        """
 
     @abstractmethod
     def logits(self, cosines: Tensor) -> Tensor:
@@ -108,7 +132,7 @@ class TextTower(ABC):
         return (
             (name, parameter)
             for name, parameter in self._outside_image()
-            if not name.startswith("logit_") and not is_inserted(name)
+            if not name.startswith(SCALES) and not is_inserted(name)
         )
 
     def _outside_image(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -191,7 +215,8 @@ class TextTower(ABC):
         for template in templates:
             texts = [template.format(name.replace("_", " ")) for name in class_names]
             ids = self.trim(self.tokenize(texts)).to(device)
-            encoded = self.encode(self.embed(ids), ids)
+            embedded, packed = self.embed(ids), self.pack(ids)
+            encoded = self.encode(embedded, ids) if packed is None else self.encode(packed.take(embedded), packed)
             features.append(F.normalize(encoded, dim=-1) if normalize_each else encoded)
         if normalize_each and len(features) == 1:
             return features[0]  # as it is, bit by bit: a prompt of the same words starts there

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
+import zipfile
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -39,8 +41,14 @@ def cannot_download(name: str, cause: Exception) -> PeftmarkError:
     )
 
 
+def tokenizer_folder(name: str) -> Path:
+    """Where in the weights folder a hub's tokenizer is looked for first, e.g. ``tokenizers/timm/ViT-B-16-SigLIP``."""
+    return weights_folder() / "tokenizers" / name
+
+
 def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a ``.safetensors`` file or a torch checkpoint, tensors only (a pickle that needs more is refused).
+    """Read a ``.safetensors`` file, a torch checkpoint, tensors only (a pickle that needs more is refused), or a
+    TorchScript archive, of which only the state is taken (OpenAI published CLIP so).
 
     Raises:
         PeftmarkError: where the file is damaged or holds something else.
@@ -50,6 +58,10 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
+        if _is_torchscript(path):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # torch deprecates the format, not the files
+                return dict(torch.jit.load(path, map_location="cpu").state_dict())
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has errors of its own
         reason = str(error).strip().split("\n")[0][:160]
@@ -60,6 +72,13 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise PeftmarkError(f"{path} holds no state dict (a dict of tensors)")
     return cast(dict[str, Tensor], loaded)
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def check_keys(path: Path, missing: list[str], unexpected: list[str]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..backbones import Anatomy, find_backbone
+from ..backbones import Anatomy, PackedTexts, find_backbone
 from ..backbones.segments import Output, run_segments
 from ..backbones.slots import Insert, is_inserted
 from ..errors import PeftmarkError
@@ -333,8 +333,11 @@ class OpenVocabularyClassifier(AdaptedModel):
         assert prompt is not None
         for part in features.split(max(TEXTS_AT_ONCE // len(self.class_names), 1)):
             embedded, ids = prompt(part)
-            encoded = self.text.encode(embedded.flatten(0, 1), ids.repeat(len(part), 1))
-            texts.append(encoded.unflatten(0, embedded.shape[:2]))
+            if isinstance(ids, PackedTexts):
+                texts.append(self.text.encode(embedded, ids))
+            else:
+                encoded = self.text.encode(embedded.flatten(0, 1), ids.repeat(len(part), 1))
+                texts.append(encoded.unflatten(0, embedded.shape[:2]))
         return F.normalize(torch.cat(texts), dim=-1)
 
     def features(self, images: Tensor) -> Tensor:

@@ -60,9 +60,7 @@ FAMILIES = (
     Family(
         "DINOv2", "vit_small_patch14_reg4_dinov2", "vit_small_patch14_reg4_dinov2", {**SMALL_VIT, "init_values": 0.5}
     ),
-    Family(
-        "SigLIP", "vit_base_patch16_siglip_224, open_clip/ViT-B-16-SigLIP", "vit_base_patch16_siglip_224", SMALL_VIT
-    ),
+    Family("SigLIP", "vit_base_patch16_siglip_224", "vit_base_patch16_siglip_224", SMALL_VIT),
     Family("CLIP ViT", "open_clip/ViT-B-16", "embedded/clip"),
     Family(
         "Swin",
@@ -141,7 +139,10 @@ adapts a small model of the family and trains. A number: the pair is `unsupporte
 - Where a stage's stream is a map (Swin, ConvNeXt) every insert sees it as (N, rows, columns, D), with the stage's D.
 - Swin V2, whose norms come last, and every timm model that is not of these families are like EfficientNet here:
   methods that choose among parameters work, methods that need parts do not.
-- Of an open_clip SigLIP methods see the image tower; its text tower is not theirs yet.
+- A vision-language model of open_clip or transformers (`hf/…`) is like the family of its image tower, and methods of
+  the text side work whatever that is: with a ViT, with CLIP's ResNets, with ALIGN's EfficientNet. open_clip's SigLIP,
+  CLIPA, EVA and MobileCLIP and transformers' CLIP, SigLIP, FLAVA and ALIGN have a text tower here; CoCa and open_clip's
+  towers with a Hugging Face text encoder have none.
 """
 
 

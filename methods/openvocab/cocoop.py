@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ...backbones import Anatomy, TextTower
+from ...backbones import Anatomy, PackedTexts, TextTower
 from ...registry import METHODS
 from ..method import Method
 from .context_prompt import ContextPrompt, embedded_words
@@ -26,8 +26,8 @@ class ConditionalPrompt(ContextPrompt):
         super().__init__(text, context)
         self.meta = nn.Sequential(nn.Linear(embed_dim, hidden), nn.ReLU(), nn.Linear(hidden, text.width))
 
-    def forward(self, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Normalised image features (N, E) -> embeddings (N, C, L, width) and the token ids (C, L)."""
+    def forward(self, features: Tensor | None = None) -> tuple[Tensor, Tensor | PackedTexts]:
+        """Normalised image features (N, E) -> embeddings (N, C, L, width), or (N, R, W, width) of packed texts."""
         assert features is not None
         embedded, ids = super().forward()
         shift = self.meta(features)[:, None, None].expand(-1, 1, self.n_ctx, -1)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ...backbones import PromptInsert, TextTower
+from ...backbones import PackedTexts, PromptInsert, TextTower
 from ...errors import Unsupported
 
 Position = Literal["end", "middle", "front"]
@@ -46,6 +46,7 @@ class ContextPrompt(PromptInsert):
         self.words = words or " ".join(["X"] * self.n_ctx)
         self.front = len(embedded_words(text, words)) if words else self.n_ctx
         self.context: nn.Parameter | None = None
+        self.packed: PackedTexts | None = None
         if isinstance(context, Tensor):
             self.context = nn.Parameter(context.detach().clone())
         elif not class_specific:
@@ -66,24 +67,33 @@ class ContextPrompt(PromptInsert):
                 f"use class_specific=False"
             )
         self.ids = text.trim(text.tokenize([f"{self.words} {name}." for name in names])).to(device)
-        longest = max(text.lengths(text.tokenize([f"{name}." for name in names])).tolist())
+        lengths = text.lengths(text.tokenize([f"{name}." for name in names]))
+        longest = int(lengths.max())
         if longest + self.front > text.context_length:
             raise Unsupported(
                 f"a context of {self.front} tokens leaves no room for the longest class name: the text tower reads "
                 f"{text.context_length} tokens, so method.n_ctx (or method.init_words) may have at most "
                 f"{text.context_length - longest}"
             )
+        if not torch.equal(text.lengths(self.ids), (lengths + self.front).to(device)):
+            raise Unsupported(
+                "the text tower's tokenizer reads no single token in the letter X, which stands for a context"
+            )
         with torch.no_grad():
             embedded = text.embed(self.ids)
+        self.packed = text.pack(self.ids) if self.position == "end" and self.context.dim() == 2 else None
+        if self.packed is not None:
+            embedded = self.packed.take(embedded)  # all begin with the context
         self.prefix, self.suffix = embedded[:, : text.start], embedded[:, text.start + self.n_ctx :]
         # tokens of a name alone: without start and end
         self.name_lengths = [length - text.start - 1 for length in text.lengths(text.tokenize(names)).tolist()]
 
-    def forward(self, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor | None = None) -> tuple[Tensor, Tensor | PackedTexts]:
         assert self.context is not None
-        context = self.context if self.context.dim() == 3 else self.context.expand(len(self.ids), -1, -1)
+        context = self.context if self.context.dim() == 3 else self.context.expand(len(self.prefix), -1, -1)
         if self.position == "end":
-            return torch.cat((self.prefix, context, self.suffix), dim=1), self.ids
+            embedded = torch.cat((self.prefix, context, self.suffix), dim=1)
+            return embedded, self.ids if self.packed is None else self.packed
         before = self.n_ctx // 2 if self.position == "middle" else 0
         prompts = [
             torch.cat((p, c[:before], s[:length], c[before:], s[length:]))

@@ -1,0 +1,122 @@
+"""Weights for open_clip models: the forms in which checkpoints lie about, and what of an architecture they ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import open_clip
+import torch
+from open_clip.convert import convert_state_dict
+from open_clip.model import convert_to_custom_text_state_dict
+from torch import Tensor, nn
+
+from ..errors import PeftmarkError
+from .weights import check_keys, load_state_dict
+
+OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
+"""What the state of an archive by OpenAI holds beside the parameters."""
+
+
+@dataclass
+class Weights:
+    """A checkpoint as read.
+
+    Attributes:
+        state: the parameters under open_clip's names.
+        settings: what they ask for that the architecture's configuration may have otherwise.
+        mean, std: of the images that they were trained on, where the checkpoint's kind says so.
+        quick_gelu: whether they were trained with QuickGELU, as far as the checkpoint's kind says so.
+    """
+
+    file: Path
+    state: dict[str, Tensor]
+    settings: dict[str, Any] = field(default_factory=dict)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    quick_gelu: bool = False
+
+    def load_into(self, model: nn.Module) -> None:
+        """Copy the parameters into a model of the architecture with these `settings`.
+
+        Raises:
+            PeftmarkError: where names or shapes do not fit.
+        """
+        state = convert_state_dict(cast(Any, model), self.state)  # Apple's own MobileCLIP files
+        if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+            state = convert_to_custom_text_state_dict(state)
+        for name in ("logit_scale", "logit_bias"):  # of shape (1,) in some files
+            if name in state and isinstance(own := getattr(model, name, None), Tensor):
+                state[name] = state[name].reshape(own.shape)
+        try:
+            result = model.load_state_dict(state, strict=False)
+        except RuntimeError as error:
+            reason = str(error).strip().split("\n")[-1].strip()[:160]
+            raise PeftmarkError(f"{self.file} does not fit the architecture: {reason}") from error
+        check_keys(self.file, result.missing_keys, result.unexpected_keys)
+
+
+def read_weights(file: Path, config: dict[str, Any]) -> Weights:
+    """A checkpoint of open_clip, OpenAI or DeCLIP, by its names.
+
+    Args:
+        config: of the architecture.
+    """
+    state = {name.removeprefix("module."): value for name, value in load_state_dict(file).items()}
+    if any(name.startswith("encode_text.") for name in state):
+        return _declip(file, state, config)
+    weights = Weights(file, state, quick_gelu=any(name in state for name in OPENAI_EXTRAS))
+    for name in OPENAI_EXTRAS:
+        state.pop(name, None)
+    return weights
+
+
+def check_activation(name: str, weights: str, config: dict[str, Any], quick_gelu: bool) -> None:
+    """Refuse weights that were trained with QuickGELU on an architecture with GELU (open_clip itself only warns).
+
+    Args:
+        name: of the architecture. weights: what follows it in a backbone's name: ``.TAG`` or ``@FILE``.
+
+    Raises:
+        PeftmarkError: it names the architecture to take.
+    """
+    if quick_gelu and not config.get("quick_gelu", False):
+        raise PeftmarkError(
+            f"the weights of open_clip/{name}{weights} were trained with QuickGELU, which {name} does not compute: "
+            f"use open_clip/{name}-quickgelu{weights}"
+        )
+
+
+def normalisation(architecture: str, tag: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and std of the images of a tag's weights; without a tag, those on which all of the architecture's agree."""
+    tags = [tag] if tag else open_clip.list_pretrained_tags_by_model(architecture)
+    configs = [open_clip.get_pretrained_cfg(architecture, name) for name in tags]
+    found = {(tuple(config["mean"]), tuple(config["std"])) for config in configs if config}
+    return found.pop() if len(found) == 1 else None
+
+
+def _declip(file: Path, state: dict[str, Tensor], config: dict[str, Any]) -> Weights:
+    """A checkpoint of Sense-GVT's DeCLIP and its kin (Li et al. 2022, arXiv:2110.05208; prototype/model/declip.py).
+
+    It is a CLIP with QuickGELU, a text projection with a bias and images normalised as ImageNet's. Its vocabulary has
+    a mask token in front of the start and end tokens, which here have open_clip's places. What its other losses train
+    (projectors, predictors, memory banks, the masked language model's head) is left out.
+    """
+    if any(name.startswith("encode_text.text_transformer.") for name in state):
+        raise PeftmarkError(
+            f"{file} is a DeCLIP whose text tower is a Hugging Face model, which has no architecture here"
+        )
+    kept = {
+        name.removeprefix("encode_text."): value
+        for name, value in state.items()
+        if name.startswith(("visual.", "encode_text.")) or name == "logit_scale"
+    }
+    table = kept.get("token_embedding.weight")
+    if table is not None and len(table) == config["text_cfg"].get("vocab_size", 49408) + 1:
+        kept["token_embedding.weight"] = torch.cat((table[:-3], table[-2:]))
+    settings: dict[str, Any] = {"quick_gelu": True, "text_cfg": {**config["text_cfg"], "proj_bias": True}}
+    projection = kept.get("text_projection.weight")
+    if projection is not None:
+        settings["embed_dim"] = len(projection)
+    return Weights(file, kept, settings, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -57,7 +57,7 @@ class PackedTexts(nn.Module):
                 at += len(place)
                 ends[text] = row * width + at - 1
         common = torch.arange(width) < shared
-        own = owner[:, :, None] == owner[:, None, :]
+        own = (owner[:, :, None] == owner[:, None, :]) & (owner[:, None, :] >= 0)
         seen = (common | own) & (positions[:, None, :] <= positions[:, :, None])
         seen |= torch.eye(width, dtype=torch.bool)  # padding sees itself: a row of nothing has no softmax
         mask = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))

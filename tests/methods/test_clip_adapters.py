@@ -152,7 +152,9 @@ def by_hand(model: AdaptedModel, views: torch.Tensor, steps: int) -> torch.Tenso
         f = F.normalize(model.backbone.visual(views), dim=-1)
 
     def all_logits() -> torch.Tensor:
-        embedded = torch.cat((prompt.prefix, context.expand(len(prompt.ids), -1, -1), prompt.suffix), dim=1)
+        words = model.text.embed(prompt.ids)
+        learned = context.expand(len(words), -1, -1)
+        embedded = torch.cat((words[:, :1], learned, words[:, 1 + len(context) :]), dim=1)
         return scale(model) * f @ F.normalize(model.text.encode(embedded, prompt.ids), dim=-1).T
 
     p = all_logits().detach().softmax(-1)

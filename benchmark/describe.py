@@ -67,7 +67,7 @@ def task_facts(task: Task, data: TaskData) -> dict[str, Any]:
 
 
 def sample_picture(data: TaskData) -> tuple[bytes, list[str]]:
-    """A PNG of training examples and their labels: two rows of six images, or a row for a clip of each of 12 classes."""
+    """A PNG of training examples and their labels: two rows of six images, or clips of 12 classes, a row each."""
     train = data.train
     if train.images.dim() == 5:
         first = [int((train.labels == label).nonzero()[0]) for label in train.labels.unique()[: _ROWS * _COLUMNS]]

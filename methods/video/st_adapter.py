@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ...backbones import Anatomy, Insert
 from ...errors import Unsupported
@@ -48,9 +49,13 @@ class SpatioTemporalAdapter(Insert):
 
     def forward(self, x: Tensor) -> Tensor:
         before, patches = x[:, : self.prefix], x[:, self.prefix :]
-        hidden = self.down(patches).unflatten(0, (-1, self.frames)).unflatten(2, self.grid)
-        hidden = self.conv(hidden.movedim(-1, 1)).movedim(1, -1)
-        return torch.cat((before, patches + self.up(hidden.flatten(2, 3).flatten(0, 1))), dim=1)
+        hidden = self.down(patches).unflatten(0, (-1, self.frames)).movedim(-1, 1)  # (N, h, T, P)
+        if self.conv.weight.shape[3:] == (1, 1):  # the same in two dimensions, several times as fast on a CPU
+            padding = self.conv.padding[:2]
+            hidden = F.conv2d(hidden, self.conv.weight.flatten(3), self.conv.bias, 1, padding, 1, self.conv.groups)
+        else:
+            hidden = self.conv(hidden.unflatten(3, self.grid)).flatten(3)
+        return torch.cat((before, patches + self.up(hidden.movedim(1, -1).flatten(0, 1))), dim=1)
 
 
 class FrameMeanBeforeNorm(Insert):

@@ -14,12 +14,12 @@ from .sprites import SpriteTask, drawings, emoji_of, pick, pick_styles
 
 @TASKS.register("embedded/glimpses", track="video", group="appearance")
 class Glimpses(SpriteTask):
-    """Which kind of thing shows itself in two of eight frames: six kinds of emoji (chance 16.7%).
+    """Which kind of thing shows itself in three of eight frames: six kinds of emoji (chance 16.7%).
 
-    Eight frames of 40 pixels: a still background, with noise that changes; before it, in two frames at random times, an
-    emoji in a style that pretraining saw, each time at another place. One frame most often shows nothing; what counts
-    is what is seen over the clip, in whatever order, so an average over frames can tell. Emoji of training, validation
-    and test are different ones. 200 training, 80 validation and 200 test clips, seed 8.
+    Eight frames of 40 pixels: a still background, with noise that changes; before it, in three frames at random times,
+    an emoji in a style that pretraining saw, each time at another place. One frame most often shows nothing; what
+    counts is what is seen over the clip, in whatever order, so an average over frames can tell. 200 training, 80
+    validation and 200 test clips, seed 8.
     """
 
     seed = 8
@@ -35,19 +35,22 @@ class Glimpses(SpriteTask):
         "clothing": ("objects/clothing",),
     }
     fill = 0.3
-    size = (20.0, 32.0)  # pixels
-    shown = 2  # frames
+    size = (24.0, 34.0)  # pixels
+    shown = 3  # frames
     noise = 0.02  # standard deviation, of values in [0, 1]
 
     def make(self, split: str) -> Split:
         generator, n = self.generator(split), self.sizes[split]
         labels = balanced_labels(n, len(self.kinds), generator)
-        emoji = torch.empty(n, 1, dtype=torch.int64)
+        return Split(self.clips(self.emoji(labels, generator), generator), labels, tuple(self.kinds))
+
+    def emoji(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Rows of the atlas (n, 1), each of the kind that its label says."""
+        emoji = torch.empty(len(labels), 1, dtype=torch.int64)
         for label, kinds in enumerate(self.kinds.values()):
             members = (labels == label).nonzero().squeeze(1)
-            pool = self.share(emoji_of(kinds, self.styles, self.fill), split)
-            emoji[members] = pick(pool, (len(members), 1), generator)
-        return Split(self.clips(emoji, generator), labels, tuple(self.kinds))
+            emoji[members] = pick(emoji_of(kinds, self.styles, self.fill), (len(members), 1), generator)
+        return emoji
 
     def clips(self, emoji: Tensor, generator: torch.Generator) -> Tensor:
         """Emoji (n, 1), rows of the atlas -> clips uint8 (n, 8, 3, 40, 40)."""

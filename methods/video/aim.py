@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from ...backbones import Anatomy, Insert
@@ -41,6 +41,9 @@ class TemporalAttention(Insert):
         branch: the attention branch whose own frozen norm and operator are run; they stay the backbone's.
         adapter: after the operator. adapter_in: before it, where there are two.
     """
+
+    norm: nn.Module
+    attention: nn.Module
 
     def __init__(self, branch: Attention, adapter: ClipAdapter, adapter_in: Bottleneck | None) -> None:
         super().__init__()

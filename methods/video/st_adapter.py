@@ -39,7 +39,7 @@ class SpatioTemporalAdapter(Insert):
         self.grid = grid
         self.prefix = prefix
         self.down = nn.Linear(width, bottleneck)
-        padding = tuple(size // 2 for size in kernel)
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         self.conv = nn.Conv3d(bottleneck, bottleneck, kernel, padding=padding, groups=bottleneck)
         self.up = nn.Linear(bottleneck, width)
         nn.init.zeros_(self.conv.weight)
@@ -51,8 +51,8 @@ class SpatioTemporalAdapter(Insert):
         before, patches = x[:, : self.prefix], x[:, self.prefix :]
         hidden = self.down(patches).unflatten(0, (-1, self.frames)).movedim(-1, 1)  # (N, h, T, P)
         if self.conv.weight.shape[3:] == (1, 1):  # the same in two dimensions, several times as fast on a CPU
-            padding = self.conv.padding[:2]
-            hidden = F.conv2d(hidden, self.conv.weight.flatten(3), self.conv.bias, 1, padding, 1, self.conv.groups)
+            weight, padding = self.conv.weight.flatten(3), (self.conv.weight.shape[2] // 2, 0)
+            hidden = F.conv2d(hidden, weight, self.conv.bias, padding=padding, groups=len(weight))
         else:
             hidden = self.conv(hidden.unflatten(3, self.grid)).flatten(3)
         return torch.cat((before, patches + self.up(hidden.movedim(1, -1).flatten(0, 1))), dim=1)

@@ -117,6 +117,13 @@ class Method:
             Unsupported: where the backbone lacks a part that the method needs.
         """
 
+    def unreached(self, anatomy: Anatomy) -> str | None:
+        """A wildcard over names of trainable tensors that a loss may not depend on; None where it depends on all.
+
+        Gradients of what it matches may be zero. A method that says so gives its reason.
+        """
+        return None
+
     def prepare(self, model: AdaptedModel, batches: Batches) -> None:
         """Look at training data once before training, for methods that score parameters on it.
 

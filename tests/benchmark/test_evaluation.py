@@ -19,6 +19,7 @@ from peftmark.methods import Views
 from peftmark.tasks import Split, TaskData
 
 CPU = torch.device("cpu")
+PLAIN = SimpleNamespace(predict=lambda model, images: model(images), test_views=lambda: None)
 
 
 def split(labels: list[int], *shape: int) -> Split:
@@ -35,6 +36,7 @@ class Fixed(nn.Module):
         super().__init__()
         self.batches: list[int] = []
         self.dropout = nn.Dropout()
+        self.method = PLAIN
 
     def forward(self, images: Tensor) -> Tensor:
         assert not self.training
@@ -80,6 +82,42 @@ def test_a_batch_of_clips_holds_as_many_images() -> None:
     model = Fixed()
     predict(model, batches(model, split([0] * 2, 300, 3, 2, 2)), ())
     assert model.batches == [1, 1]
+
+
+class Sure(nn.Module):
+    """Of a clip (N, T, 3, H, W): class 0 by 6 logits where it is black, class 1 by 1 where it is white."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[tuple[int, ...]] = []
+        self.method = PLAIN
+
+    def forward(self, clips: Tensor) -> Tensor:
+        self.batches.append(tuple(clips.shape))
+        black = clips.flatten(1).mean(1) < 0
+        return torch.where(black[:, None], torch.tensor([6.0, 0.0]), torch.tensor([0.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("black", "views", "expected"),
+    [
+        # class 0 has a probability of .998 in a black view and .269 in a white one
+        (1, 3, 0),  # .512 in the mean; most views say class 1
+        (1, 5, 1),  # .415 in the mean; the mean of the logits, 1.2 and 0.8, says class 0
+        (0, 3, 1),
+        (3, 3, 0),
+    ],
+)
+def test_views_of_a_video_are_averaged_as_probabilities(black: int, views: int, expected: int) -> None:
+    images = torch.full((40, views, 4, 3, 2, 2), 255, dtype=torch.uint8)
+    images[:, :black] = 0
+    images[1] = 255  # one video of its own
+    data, model = Split(images, torch.zeros(40, dtype=torch.int64), ("a", "b")), Sure()
+    predicted = predict(model, batches(model, data), data.class_names, multi_view=data.multi_view)
+    assert predicted.tolist() == [expected, 1, *[expected] * 38]
+    videos = BATCH_SIZE // (4 * views)  # a batch
+    full, rest = divmod(40, videos)
+    assert model.batches == [(n * views, 4, 3, 2, 2) for n in [*[videos] * full, *[rest] * (rest > 0)]]
 
 
 def test_the_hash_is_of_the_labels_by_split_name() -> None:

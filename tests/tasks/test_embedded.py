@@ -49,6 +49,7 @@ def test_all_tracks_and_groups_are_there() -> None:
         ("open_vocabulary", "domain shift"),
         ("open_vocabulary", "few-shot"),
         ("video", "temporal"),
+        ("video", "appearance"),
     }
 
 
@@ -288,3 +289,35 @@ def test_motion_clips_are_in_the_order_of_their_label(data: dict[str, TaskData])
     plain = make("embedded/motion", orders={f"as placed {i}": tuple(range(8)) for i in range(4)}).make("train")
     for clip, label, frames in zip(train.images, train.labels.tolist(), plain.images, strict=True):
         assert torch.equal(clip, frames[list(list(task.orders.values())[label])])
+
+
+def test_motion_backwards_is_another_class() -> None:
+    """What goes right goes left; so the label is in the order alone."""
+    task = make("embedded/motion")
+    clip = task.frames(1, task.generator("train"))[0]
+    right, left = (clip[list(task.orders[name])] for name in ("rightward", "leftward"))
+    assert torch.equal(right.flip(0), left)
+    assert not torch.equal(right, left)
+
+
+def test_glimpses_show_the_kind_that_the_label_says() -> None:
+    task = make("embedded/glimpses")
+    labels = torch.arange(60) % 6
+    found = [load_atlas().groups[row] for row in task.emoji(labels, task.generator("train"))[:, 0].tolist()]
+    groups = ("smileys-emotion", "animals-nature", "animals-nature", "food-drink", "travel-places", "objects")
+    assert found == [groups[label] for label in labels.tolist()]
+
+
+def test_glimpses_are_three_frames_of_eight_and_no_two_alike() -> None:
+    task = make("embedded/glimpses", noise=0.0)
+    for clip in task.make("train").images:
+        frames = [frame.numpy().tobytes() for frame in clip]
+        counts = sorted(frames.count(frame) for frame in set(frames))
+        assert counts == [1, 1, 1, 5]
+
+
+def test_glimpses_come_at_all_times() -> None:
+    task = make("embedded/glimpses")
+    seen = task.visible(4000, task.generator("train"))
+    assert (seen.sum(1) == task.shown).all()
+    assert (seen.float().mean(0) - 3 / 8).abs().max() < 0.03

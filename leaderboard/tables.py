@@ -245,7 +245,9 @@ def _parts(runs: Iterable[RunRecord]) -> tuple[str, list[str]]:
     """The headline's name, and those of the test figures that are not the headline again."""
     qualities = [run.quality for run in runs if run.quality is not None]
     metrics = sorted({quality.metric for quality in qualities})
-    metric = "H" if metrics and metrics[0].lower().startswith("harmonic") else (metrics or ["test"])[0]
+    metric = (
+        "H" if metrics and metrics[0].lower().startswith("harmonic") else (metrics or ["test"])[0].replace("_", " ")
+    )
     names = list(dict.fromkeys(name for quality in qualities for name in quality.tests))
     if len(names) < 2:
         return metric, []

@@ -81,6 +81,7 @@ class BaseToNew(Naming):
     """
 
     seed = 8
+    metric = "harmonic_mean"
     styles = (HELD_OUT_STYLE,)
     classes = 40
     sizes = {"train": 320, "validation": 80, "base": 320, "new": 320}

@@ -28,6 +28,7 @@ class DomainGeneralization(Naming):
     """
 
     seed = 11
+    metric = "target_mean"
     source_style = "fluent"
     classes = 40
     sizes = {
@@ -63,6 +64,7 @@ class CrossDataset(Naming):
     """
 
     seed = 12
+    metric = "target_mean"
     styles = (HELD_OUT_STYLE,)
     classes = {"animals-nature": 40, "food-drink": 30, "travel-places": 30, "objects": 30}
     sizes = {"train": 320, "validation": 80, "source": 240, "food-drink": 240, "travel-places": 240, "objects": 240}

@@ -190,7 +190,7 @@ class TransformersAnatomy(Anatomy):
 
     def drop_text(self) -> None:
         super().drop_text()
-        if self.projection is not None:  # a classifier reads what is pooled
+        if self.projection is not None and hasattr(self.model, self.projection):  # a classifier reads what is pooled
             delattr(self.model, self.projection)
 
     def add_parts(self) -> None:

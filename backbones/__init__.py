@@ -2,6 +2,7 @@
 
 from .anatomy import Affine, Anatomy, Attention, Block, Branch, Mlp
 from .backbone import RANDOM, Backbone, find_backbone, full_name
+from .packed_texts import PackedTexts
 from .slots import Insert, WeightDelta
 from .text import LogitInsert, PromptInsert, TextTower
 
@@ -16,6 +17,7 @@ __all__ = [
     "Insert",
     "LogitInsert",
     "Mlp",
+    "PackedTexts",
     "PromptInsert",
     "TextTower",
     "WeightDelta",

@@ -303,6 +303,7 @@ def clip_anatomy(name: str, model: nn.Module, embed_dim: int, tokenizer: Tokeniz
             root=model,
             image=tower,
             width=text.token_embedding.embedding_dim,
+            embed_dim=embed_dim,
             context_length=text.context_length,
             log=log,
             tokenizer=tokenizer,

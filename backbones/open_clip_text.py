@@ -10,6 +10,7 @@ from open_clip.model import CLIP
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
+from .packed_texts import PackedTexts
 from .text import TextTower
 from .tokenizers import Tokenizer
 
@@ -48,12 +49,22 @@ class OpenClipText(TextTower):
     def embed(self, ids: Tensor) -> Tensor:
         return self.tower.token_embedding(ids)
 
-    def encode(self, embedded: Tensor, ids: Tensor) -> Tensor:
-        tower, length = self.tower, embedded.shape[1]
-        mask = None if tower.attn_mask is None else tower.attn_mask[:length, :length]
-        x = tower.transformer(embedded + tower.positional_embedding[:length], attn_mask=mask)
-        pool_type, end = self.pooling
-        x = text_global_pool(tower.ln_final(x), ids, pool_type, eos_token_id=end)
+    def pack(self, ids: Tensor) -> PackedTexts | None:
+        causal = self.tower.attn_mask is not None and self.pooling[0] in ("argmax", "eos")
+        return PackedTexts(ids, self.lengths(ids)) if causal else None
+
+    def encode(self, embedded: Tensor, ids: Tensor | PackedTexts) -> Tensor:
+        tower, length = self.tower, embedded.shape[-2]
+        if isinstance(ids, PackedTexts):
+            rows = embedded + tower.positional_embedding[ids.positions]
+            repeated = ids.mask.repeat(rows.shape[:-3].numel(), 1, 1, 1)
+            x = tower.transformer(rows.flatten(0, -3), attn_mask=repeated)
+            x = ids.last(tower.ln_final(x).view_as(rows))
+        else:
+            mask = None if tower.attn_mask is None else tower.attn_mask[:length, :length]
+            x = tower.transformer(embedded + tower.positional_embedding[:length], attn_mask=mask)
+            pool_type, end = self.pooling
+            x = text_global_pool(tower.ln_final(x), ids, pool_type, eos_token_id=end)
         if isinstance(tower.text_projection, nn.Linear):
             return tower.text_projection(x)
         return x if tower.text_projection is None else x @ tower.text_projection

@@ -26,7 +26,13 @@ class Insert(nn.Module):
 
     `fold_into` changes the host's weights so that the host alone computes what it computed with the insert; it raises
     `NotMergeable` where that is impossible, which is the default.
+
+    Attributes:
+        learned_buffers: names of buffers that hold what was learned of the data without gradients: they are saved with
+            what was trained.
     """
+
+    learned_buffers: tuple[str, ...] = ()
 
     @property
     def foldable(self) -> bool:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..errors import PeftmarkError, Unsupported
 from .anatomy import Block, Insertion
+from .packed_texts import PackedTexts
 from .slots import Insert, Predicate, has_slots, is_inserted
 
 SCALES = ("logit_scale", "logit_bias", "temperature")
@@ -36,10 +37,10 @@ class PromptInsert(TextInsert):
 
     conditional: ClassVar[bool] = False
 
-    def forward(self, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Embeddings without positions and the token ids (C, L) that say where each text ends.
+    def forward(self, features: Tensor | None = None) -> tuple[Tensor, Tensor | PackedTexts]:
+        """Embeddings without positions, and the ids or packed texts that they stand for: what `TextTower.encode` takes.
 
-        The embeddings are (C, L, width), or (N, C, L, width) of a conditional insert.
+        The embeddings are (C, L, width) or (R, W, width), of a conditional insert (N, C, L, width) or (N, R, W, width).
         """
         raise NotImplementedError
 
@@ -58,17 +59,21 @@ class TextTower(ABC):
 
     Attributes:
         root: the whole vision-language model. image: its image tower.
-        width: of a token embedding. context_length: tokens a text may have.
+        width: of a token embedding. embed_dim: E, of the space shared with images.
+        context_length: tokens a text may have.
         log: the anatomy's list of insertions.
         token_blocks: its residual blocks; empty where their parts are not known.
+        templates: the task's, "a photo of a {}." and the like; known before a method adapts.
     """
 
     root: nn.Module
     image: nn.Module
     width: int
+    embed_dim: int
     context_length: int
     log: list[Insertion] = field(repr=False)
     token_blocks: tuple[Block, ...] = field(repr=False, default=())
+    templates: tuple[str, ...] = ()
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> Tensor:
@@ -96,13 +101,20 @@ class TextTower(ABC):
         """Ids (C, L) without the last positions, as far as no feature depends on these: all where padding is seen."""
         return ids
 
+    def pack(self, ids: Tensor) -> PackedTexts | None:
+        """Ids (C, L) in rows that `encode` takes in their place; None where a token depends on what follows it."""
+        return None
+
     @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:
         """Ids (C, L) -> token embeddings (C, L, width), positions not added."""
 
     @abstractmethod
-    def encode(self, embedded: Tensor, ids: Tensor) -> Tensor:
-        """Embeddings (C, L, width) and the ids (C, L) they stand for -> features (C, E), not normalised."""
+    def encode(self, embedded: Tensor, ids: Tensor | PackedTexts) -> Tensor:
+        """Embeddings (C, L, width) and the ids (C, L) they stand for -> features (C, E), not normalised.
+
+        Or of packed texts: embeddings (…, R, W, width) -> features (…, C, E).
+        """
 
     @abstractmethod
     def logits(self, cosines: Tensor) -> Tensor:
@@ -187,8 +199,11 @@ class TextTower(ABC):
             if choose(name, parameter):
                 parameter.requires_grad_(True)
 
-    def ensemble(self, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    def ensemble(self, class_names: Sequence[str], templates: Sequence[str], normalize_each: bool = True) -> Tensor:
         """Class features (C, E): the mean of the normalised features over the templates, normalised again.
+
+        Args:
+            normalize_each: before the mean; without it templates weigh by the lengths of their features.
 
         Raises:
             PeftmarkError: where there is no template, or one has no ``{}`` for the class name.
@@ -200,5 +215,9 @@ class TextTower(ABC):
         for template in templates:
             texts = [template.format(name.replace("_", " ")) for name in class_names]
             ids = self.trim(self.tokenize(texts)).to(device)
-            features.append(F.normalize(self.encode(self.embed(ids), ids), dim=-1))
+            embedded, packed = self.embed(ids), self.pack(ids)
+            encoded = self.encode(embedded, ids) if packed is None else self.encode(packed.take(embedded), packed)
+            features.append(F.normalize(encoded, dim=-1) if normalize_each else encoded)
+        if normalize_each and len(features) == 1:
+            return features[0]  # as it is, bit by bit: a prompt of the same words starts there
         return F.normalize(torch.stack(features).mean(dim=0), dim=-1)

@@ -211,6 +211,7 @@ def _text(family: Family, model: Any, anatomy: Anatomy, tokenizer: Tokenizer) ->
         root=model,
         image=anatomy.model,
         width=tower.config.hidden_size,
+        embed_dim=getattr(model.config, "projection_dim", tower.config.hidden_size),
         context_length=tower.config.max_position_embeddings,
         log=log,
         tokenizer=tokenizer,

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from .packed_texts import PackedTexts
 from .text import TextTower
 from .tokenizers import Tokenizer
 from .transformers_anatomy import run_layer
@@ -47,7 +48,8 @@ class ClipText(TransformersText):
     def embed(self, ids: Tensor) -> Tensor:
         return self.tower.embeddings.token_embedding(ids)
 
-    def encode(self, embedded: Tensor, ids: Tensor) -> Tensor:
+    def encode(self, embedded: Tensor, ids: Tensor | PackedTexts) -> Tensor:
+        assert isinstance(ids, Tensor)
         tower, length = self.tower, embedded.shape[1]
         mask = torch.full((length, length), float("-inf"), device=embedded.device, dtype=embedded.dtype).triu(1)
         x = tower.final_layer_norm(self._layers(self._positioned(embedded), mask[None, None]))
@@ -68,7 +70,8 @@ class SiglipText(ClipText):
     def trim(self, ids: Tensor) -> Tensor:
         return ids
 
-    def encode(self, embedded: Tensor, ids: Tensor) -> Tensor:
+    def encode(self, embedded: Tensor, ids: Tensor | PackedTexts) -> Tensor:
+        assert isinstance(ids, Tensor)
         tower = self.tower
         return tower.head(tower.final_layer_norm(self._layers(self._positioned(embedded), None))[:, -1])
 
@@ -89,7 +92,8 @@ class BertText(TransformersText):
     def embed(self, ids: Tensor) -> Tensor:
         return self.tower.embeddings.word_embeddings(ids)
 
-    def encode(self, embedded: Tensor, ids: Tensor) -> Tensor:
+    def encode(self, embedded: Tensor, ids: Tensor | PackedTexts) -> Tensor:
+        assert isinstance(ids, Tensor)
         tower, length = self.tower, embedded.shape[1]
         embeddings = tower.embeddings
         x = embedded + embeddings.token_type_embeddings.weight[0] + embeddings.position_embeddings.weight[:length]

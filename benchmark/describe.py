@@ -67,10 +67,10 @@ def task_facts(task: Task, data: TaskData) -> dict[str, Any]:
 
 
 def sample_picture(data: TaskData) -> tuple[bytes, list[str]]:
-    """A PNG of training examples and their labels: two rows of six images, or one clip of each class, a row each."""
+    """A PNG of training examples and their labels: two rows of six images, or clips of 12 classes, a row each."""
     train = data.train
     if train.images.dim() == 5:
-        first = [int((train.labels == label).nonzero()[0]) for label in train.labels.unique()]
+        first = [int((train.labels == label).nonzero()[0]) for label in train.labels.unique()[: _ROWS * _COLUMNS]]
         rows = [_cells(train.images[index]) for index in first]
     else:
         count = min(_ROWS * _COLUMNS, len(train))
@@ -84,7 +84,11 @@ def sample_picture(data: TaskData) -> tuple[bytes, list[str]]:
 
 
 def _cells(images: Tensor) -> Tensor:
-    """Images (N, 3, H, W) side by side, each enlarged without smoothing to about `_CELL` pixels: (3, h, N·w)."""
+    """Images (N, 3, H, W) side by side, each enlarged without smoothing to about `_CELL` pixels: (3, h, N·w).
+
+    Those with sides of twice that or more are averaged down first.
+    """
+    images = F.avg_pool2d(images.float(), max(images.shape[-1] // _CELL, 1)).round().to(torch.uint8)
     factor = max(round(_CELL / images.shape[-1]), 1)
     cells = images.repeat_interleave(factor, dim=-1).repeat_interleave(factor, dim=-2)
     return torch.cat(list(F.pad(cells, (0, 4, 0, 4), value=255)), dim=-1)

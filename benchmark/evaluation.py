@@ -65,7 +65,7 @@ def predict(
             averaged.
     """
     model.eval()
-    if isinstance(model, OpenVocabularyClassifier):
+    if isinstance(model, OpenVocabularyClassifier) and model.class_names != tuple(class_names):
         model.set_class_names(class_names)
     predictions = []
     for batch in batches:

@@ -40,6 +40,7 @@ class Preprocess:
             [
                 v2.RandomResizedCrop(self.size, wanted.scale, interpolation=InterpolationMode.BICUBIC, antialias=True),
                 v2.RandomHorizontalFlip(),
+                *([v2.AugMix(severity=1, all_ops=False)] if wanted.augmix else []),
             ]
         )
         crops = [crop(image) for image in images for _ in range(wanted.count - 1)]

@@ -42,7 +42,7 @@ from .prefix_cache import PrefixCache
 from .preprocess import Preprocess
 from .protocol import protocol_of
 from .savings import hold_frozen
-from .training import Trainer
+from .training import Curve, Trainer
 
 
 @dataclass
@@ -119,15 +119,16 @@ def _run(
         seed=spec.seed,
         validation=evaluator.validation,
     )
-    *preliminary, last = model.method.phases()
-    with progress.enter("tuning"):
-        for phase in preliminary:
-            progress.phases.append(trainer.train(phase)[1])
-    with progress.enter("train"):
-        curve, cost = trainer.train(last)
-    if preliminary:  # which may have changed what is trained
-        progress.phases.append(cost)
-        progress.params = count_parameters(model)
+    phases = model.method.phases()
+    last = max((index for index, phase in enumerate(phases) if phase.epochs > 0), default=0)
+    curve: Curve = []
+    for index, phase in enumerate(phases):
+        with progress.enter("train" if index == last else "tuning"):
+            of_phase, cost = trainer.train(phase)
+        curve = of_phase or curve
+        if len(phases) > 1:
+            progress.phases.append(cost)
+            progress.params = count_parameters(model)  # a phase may have changed what is trained
     progress.found = model.method.found()
     with progress.enter("evaluation"):
         validation = evaluator.validation()

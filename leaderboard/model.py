@@ -150,6 +150,8 @@ class Table:
     weights: tuple[str, ...]
     protocol: str
     protocol_version: int
+    section: str
+    """The group of tasks that it is for; empty where it is for all of the track."""
     mean: Column | None
     groups: tuple[Group, ...]
     rows: list[Row]

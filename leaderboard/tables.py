@@ -23,6 +23,9 @@ from .model import Board, Cell, Column, Figure, Group, Parameters, Row, State, T
 from .sheets import CostRow, Efficiency
 from .summary import Summary, mean_over_tasks, ranks
 
+SECTIONED = ("openvocab",)
+"""Tracks in which a mean over groups of tasks would say nothing: a harmonic mean of base and new classes, few shots."""
+
 _STATES: tuple[State, ...] = ("ranked", "partial", "superseded", "deviation")
 
 
@@ -39,7 +42,7 @@ def make_board(records: Iterable[RunRecord], catalogue: Catalogue, efficiency: E
     by_track = grouped(records, lambda run: catalogue.tasks[run.spec.task.name].track)
     for key in sorted(by_track, key=lambda key: (place(key, tuple(TRACKS)), key)):
         tables = []
-        for runs in _by_table(by_track[key]):
+        for runs in _by_table(by_track[key], key, catalogue):
             kept, reasons = _comparable(runs)
             left_out |= reasons
             tables.append(_table(key, kept, reasons, catalogue, defaults, efficiency))
@@ -52,13 +55,26 @@ def _order(run: RunRecord) -> tuple[str, str, str, int, str]:
     return (spec.task.name, spec.backbone.name, spec.method.name, spec.seed, run.run_id)
 
 
-def _by_table(runs: Iterable[RunRecord]) -> list[list[RunRecord]]:
-    """One list per backbone, its weights and protocol.
+def _section(run: RunRecord, track: str, catalogue: Catalogue) -> str:
+    """What has a table of its own in a track whose groups of tasks are benchmarks by themselves; else nothing."""
+    return catalogue.tasks[run.spec.task.name].family if track in SECTIONED else ""
+
+
+def _by_table(runs: Iterable[RunRecord], track: str, catalogue: Catalogue) -> list[list[RunRecord]]:
+    """One list per backbone, its weights and protocol, and section.
 
     Runs from random weights share the table of the pretrained ones, to compare them with, where those are of one kind.
     """
     tables: list[list[RunRecord]] = []
-    groups = grouped(runs, lambda run: (run.spec.backbone.name, run.spec.protocol.name, run.spec.protocol.version))
+    groups = grouped(
+        runs,
+        lambda run: (
+            run.spec.backbone.name,
+            run.spec.protocol.name,
+            run.spec.protocol.version,
+            _section(run, track, catalogue),
+        ),
+    )
     for _, group in sorted(groups.items()):
         weights = grouped(group, lambda run: run.spec.backbone.weights)
         if len(set(weights) - {"random"}) > 1:
@@ -107,7 +123,8 @@ def _table(
     spec = runs[0].spec
     backbone = catalogue.backbones[spec.backbone.name]
     weights = tuple(sorted({run.spec.backbone.weights for run in runs}))
-    identity = (track, backbone.name, *weights, spec.protocol.name, spec.protocol.version)
+    section = _section(runs[0], track, catalogue)
+    identity = (track, backbone.name, *weights, spec.protocol.name, spec.protocol.version, *([section] * bool(section)))
     sheet = efficiency.main_sheet(backbone.name)
     costs = sheet.by_method if sheet else {}
     rows = _rows(runs, identity, catalogue, defaults, _size(runs, backbone), costs)
@@ -127,6 +144,7 @@ def _table(
         weights=weights,
         protocol=spec.protocol.name,
         protocol_version=spec.protocol.version,
+        section=section,
         mean=mean,
         groups=groups,
         rows=rows,
@@ -245,7 +263,9 @@ def _parts(runs: Iterable[RunRecord]) -> tuple[str, list[str]]:
     """The headline's name, and those of the test figures that are not the headline again."""
     qualities = [run.quality for run in runs if run.quality is not None]
     metrics = sorted({quality.metric for quality in qualities})
-    metric = "H" if metrics and metrics[0].lower().startswith("harmonic") else (metrics or ["test"])[0]
+    metric = (
+        "H" if metrics and metrics[0].lower().startswith("harmonic") else (metrics or ["test"])[0].replace("_", " ")
+    )
     names = list(dict.fromkeys(name for quality in qualities for name in quality.tests))
     if len(names) < 2:
         return metric, []

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..backbones import Anatomy, find_backbone
+from ..backbones import Anatomy, PackedTexts, find_backbone
 from ..backbones.segments import Output, run_segments
-from ..backbones.slots import is_inserted
+from ..backbones.slots import Insert, is_inserted
 from ..errors import PeftmarkError
 from .method import Batches, Method, make_method
 
@@ -130,7 +130,7 @@ class AdaptedModel(nn.Module):
         """What was trained, head included, and nothing else: copies, on the CPU.
 
         Of a parameter of which only some entries train, these: ``name::values`` and, flat, ``name::indices``. The
-        running statistics of a BatchNorm that trains have changed with it.
+        running statistics of a BatchNorm that trains have changed with it; inserts may have `learned_buffers`.
         """
         masks = self.entry_masks()
         state: dict[str, Tensor] = {}
@@ -142,9 +142,18 @@ class AdaptedModel(nn.Module):
             elif parameter.requires_grad:
                 state[name] = parameter.detach().to("cpu", copy=True)
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        for name, statistic in self._running_statistics(trained).items():
+        for name, statistic in (self._running_statistics(trained) | self._learned_buffers()).items():
             state[name] = statistic.detach().to("cpu", copy=True)
         return state
+
+    def _learned_buffers(self) -> dict[str, Tensor]:
+        """What inserts have learned of the data without gradients."""
+        return {
+            f"{path}.{name}": getattr(module, name)
+            for path, module in self.named_modules()
+            if isinstance(module, Insert)
+            for name in module.learned_buffers
+        }
 
     def _running_statistics(self, trained: set[str]) -> dict[str, Tensor]:
         """Buffers of each BatchNorm of which a parameter is among `trained`."""
@@ -165,7 +174,8 @@ class AdaptedModel(nn.Module):
         parameters = dict(self.named_parameters())
         partly = {key.removesuffix("::indices") for key in state if key.endswith("::indices")}
         trained = {name for name, parameter in parameters.items() if parameter.requires_grad} - set(self.entry_masks())
-        whole = {name: parameters[name].data for name in trained} | self._running_statistics(trained | partly)
+        whole = {name: parameters[name].data for name in trained}
+        whole |= self._running_statistics(trained | partly) | self._learned_buffers()
         expected = set(whole) | {f"{name}::{part}" for name in partly for part in ("indices", "values")}
         wrong = sorted(set(state) ^ expected) + sorted(partly - set(parameters))
         if not wrong:
@@ -259,9 +269,10 @@ class OpenVocabularyClassifier(AdaptedModel):
     output = "projected"
 
     def __init__(self, anatomy: Anatomy, method: Method, class_names: Sequence[str], templates: Sequence[str]) -> None:
+        self.templates = tuple(templates)
+        anatomy.text_tower().templates = self.templates
         super().__init__(anatomy, method)
         self.text = anatomy.text_tower()
-        self.templates = tuple(templates)
         self._text_features: Tensor | None = None
         self.set_class_names(class_names)
 
@@ -285,7 +296,8 @@ class OpenVocabularyClassifier(AdaptedModel):
         self.text.set_class_names(names)
 
     def train(self, mode: bool = True) -> Self:
-        self._text_features = None  # training changes them
+        if mode:
+            self._text_features = None  # training changes them
         return super().train(mode)
 
     def restart(self) -> None:
@@ -295,6 +307,7 @@ class OpenVocabularyClassifier(AdaptedModel):
     def load_adapter_state_dict(self, state: dict[str, Tensor]) -> None:
         super().load_adapter_state_dict(state)
         self._text_features = None
+        self.text.set_class_names(self.class_names)  # for inserts whose state by class has changed
 
     def text_features(self) -> Tensor:
         """Normalised features (C, E) of the classes; kept while nothing can change them."""
@@ -302,14 +315,17 @@ class OpenVocabularyClassifier(AdaptedModel):
             return self._text_features
         changing = self.training and self.text.trainable
         with torch.set_grad_enabled(changing and torch.is_grad_enabled()):
-            prompt = self.text.prompt
-            if prompt is None:
-                features = self.text.ensemble(self.class_names, self.templates)
-            else:
-                features = F.normalize(self.text.encode(*prompt()), dim=-1)
+            features = self.class_features()
         if not changing:
             self._text_features = features
         return features
+
+    def class_features(self) -> Tensor:
+        """The same, computed anew: by the prompt, or over the templates where there is none."""
+        prompt = self.text.prompt
+        if prompt is None:
+            return self.text.ensemble(self.class_names, self.templates)
+        return F.normalize(self.text.encode(*prompt()), dim=-1)
 
     def text_features_for(self, features: Tensor) -> Tensor:
         """Normalised features (N, C, E) of the classes for each image's features (N, E): a conditional prompt's."""
@@ -317,8 +333,11 @@ class OpenVocabularyClassifier(AdaptedModel):
         assert prompt is not None
         for part in features.split(max(TEXTS_AT_ONCE // len(self.class_names), 1)):
             embedded, ids = prompt(part)
-            encoded = self.text.encode(embedded.flatten(0, 1), ids.repeat(len(part), 1))
-            texts.append(encoded.unflatten(0, embedded.shape[:2]))
+            if isinstance(ids, PackedTexts):
+                texts.append(self.text.encode(embedded, ids))
+            else:
+                encoded = self.text.encode(embedded.flatten(0, 1), ids.repeat(len(part), 1))
+                texts.append(encoded.unflatten(0, embedded.shape[:2]))
         return F.normalize(torch.cat(texts), dim=-1)
 
     def features(self, images: Tensor) -> Tensor:

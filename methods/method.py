@@ -64,10 +64,12 @@ class Views:
     Attributes:
         count: the image itself included.
         scale: a crop's share of the area, uniform between these.
+        augmix: mix the crops with chains of distortions, at severity 1 (Hendrycks et al. 2020, arXiv:1912.02781).
     """
 
     count: int
     scale: tuple[float, float] = (0.08, 1.0)
+    augmix: bool = False
 
 
 @dataclass
@@ -114,6 +116,13 @@ class Method:
         Raises:
             Unsupported: where the backbone lacks a part that the method needs.
         """
+
+    def unreached(self, anatomy: Anatomy) -> str | None:
+        """A wildcard over names of trainable tensors that a loss may not depend on; None where it depends on all.
+
+        Gradients of what it matches may be zero. A method that says so gives its reason.
+        """
+        return None
 
     def prepare(self, model: AdaptedModel, batches: Batches) -> None:
         """Look at training data once before training, for methods that score parameters on it.

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ...backbones import PromptInsert, TextTower
+from ...backbones import PackedTexts, PromptInsert, TextTower
 from ...errors import Unsupported
 
 Position = Literal["end", "middle", "front"]
@@ -22,19 +22,31 @@ class ContextPrompt(PromptInsert):
         context: initial vectors (n_ctx, width), or their number if they are drawn from N(0, 0.02).
         position: where the class name stands: at the end of the context, in its middle, or in front of it.
         class_specific: one context a class, (C, n_ctx, width), made when the class names are first known.
+        words: in front of the class names; the context stands for their first n_ctx tokens, the others stay frozen. By
+            default there are no others.
     """
 
     ids: Tensor
     prefix: Tensor
     suffix: Tensor
 
-    def __init__(self, text: TextTower, context: Tensor | int, position: Position, class_specific: bool) -> None:
+    def __init__(
+        self,
+        text: TextTower,
+        context: Tensor | int,
+        position: Position = "end",
+        class_specific: bool = False,
+        words: str = "",
+    ) -> None:
         super().__init__()
         self.position = position
         self.class_specific = class_specific
         self.n_ctx = context if isinstance(context, int) else len(context)
         self.width = text.width
+        self.words = words or " ".join(["X"] * self.n_ctx)
+        self.front = len(embedded_words(text, words)) if words else self.n_ctx
         self.context: nn.Parameter | None = None
+        self.packed: PackedTexts | None = None
         if isinstance(context, Tensor):
             self.context = nn.Parameter(context.detach().clone())
         elif not class_specific:
@@ -54,30 +66,34 @@ class ContextPrompt(PromptInsert):
                 f"class-specific contexts were learned for {len(self.context)} classes and cannot serve {len(names)}: "
                 f"use class_specific=False"
             )
-        placeholder = " ".join(["X"] * self.n_ctx)
-        self.ids = text.trim(text.tokenize([f"{placeholder} {name}." for name in names])).to(device)
+        self.ids = text.trim(text.tokenize([f"{self.words} {name}." for name in names])).to(device)
         lengths = text.lengths(text.tokenize([f"{name}." for name in names]))
         longest = int(lengths.max())
-        if longest + self.n_ctx > text.context_length:
+        if longest + self.front > text.context_length:
             raise Unsupported(
-                f"a context of {self.n_ctx} tokens leaves no room for the longest class name: the text tower reads "
-                f"{text.context_length} tokens, set method.n_ctx to at most {text.context_length - longest}"
+                f"a context of {self.front} tokens leaves no room for the longest class name: the text tower reads "
+                f"{text.context_length} tokens, so method.n_ctx (or method.init_words) may have at most "
+                f"{text.context_length - longest}"
             )
-        if not torch.equal(text.lengths(self.ids), (lengths + self.n_ctx).to(device)):
+        if not torch.equal(text.lengths(self.ids), (lengths + self.front).to(device)):
             raise Unsupported(
                 "the text tower's tokenizer reads no single token in the letter X, which stands for a context"
             )
         with torch.no_grad():
             embedded = text.embed(self.ids)
+        self.packed = text.pack(self.ids) if self.position == "end" and self.context.dim() == 2 else None
+        if self.packed is not None:
+            embedded = self.packed.take(embedded)  # all begin with the context
         self.prefix, self.suffix = embedded[:, : text.start], embedded[:, text.start + self.n_ctx :]
         # tokens of a name alone: without start and end
         self.name_lengths = [length - text.start - 1 for length in text.lengths(text.tokenize(names)).tolist()]
 
-    def forward(self, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor | None = None) -> tuple[Tensor, Tensor | PackedTexts]:
         assert self.context is not None
-        context = self.context if self.context.dim() == 3 else self.context.expand(len(self.ids), -1, -1)
+        context = self.context if self.context.dim() == 3 else self.context.expand(len(self.prefix), -1, -1)
         if self.position == "end":
-            return torch.cat((self.prefix, context, self.suffix), dim=1), self.ids
+            embedded = torch.cat((self.prefix, context, self.suffix), dim=1)
+            return embedded, self.ids if self.packed is None else self.packed
         before = self.n_ctx // 2 if self.position == "middle" else 0
         prompts = [
             torch.cat((p, c[:before], s[:length], c[before:], s[length:]))
@@ -91,3 +107,9 @@ def embedded_words(text: TextTower, words: str) -> Tensor:
     """The token embeddings (number of tokens, width) of some words, without the start and end of a text."""
     ids = text.tokenize([words.replace("_", " ")])
     return text.embed(ids)[0, text.start : int(text.lengths(ids)[0]) - 1]
+
+
+def opening(text: TextTower, words: str, n_ctx: int) -> tuple[Tensor | int, str]:
+    """A context of the first `n_ctx` tokens of some words, and the words; where they have fewer: `n_ctx`, and none."""
+    embedded = embedded_words(text, words) if words else torch.empty(0)
+    return (embedded[:n_ctx], words) if len(embedded) >= n_ctx else (n_ctx, "")

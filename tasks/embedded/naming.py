@@ -39,8 +39,12 @@ class Naming(SpriteTask):
         labels = balanced_labels(self.sizes[split], len(classes), generator)
         scenes = single_scenes(classes[labels], labels, self.styles_of(split), self.size, self.turn, generator)
         images = scenes.paint(self.backgrounds(len(labels), generator))
-        names = tuple(load_atlas().names[row] for row in classes.tolist())
-        return Split(to_uint8(jitter(images, generator)), labels, names)
+        return Split(to_uint8(jitter(images, generator)), labels, names_of(classes))
+
+
+def names_of(emoji: Tensor) -> tuple[str, ...]:
+    """The names of rows of the atlas (C,)."""
+    return tuple(load_atlas().names[row] for row in emoji.tolist())
 
 
 def words(name: str) -> set[str]:
@@ -77,6 +81,7 @@ class BaseToNew(Naming):
     """
 
     seed = 8
+    metric = "harmonic_mean"
     styles = (HELD_OUT_STYLE,)
     classes = 40
     sizes = {"train": 320, "validation": 80, "base": 320, "new": 320}

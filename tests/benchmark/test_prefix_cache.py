@@ -143,7 +143,14 @@ def test_no_image_method_gives_other_bits(go: Go, starts: list[tuple[str, int]],
     ("method", "task", "train", "test"),
     [
         ("coop", "toy/named", 7, 9),  # a projection of one vector is another kernel's: its input is kept in training
+        ("kgcoop", "toy/named", 7, 9),
+        ("prograd", "toy/named", 7, 9),
+        ("cocoop", "toy/named", 7, 9),
+        ("promptsrc", "toy/named", 0, 0),  # prompts in front of the first block
         ("zero_shot", "toy/named", None, 9),
+        ("clip_adapter", "toy/named", 7, 9),
+        ("tip_adapter_f", "toy/named", 7, 9),
+        ("clip_lora", "toy/named", 1, 1),
         ("lora", "toy/named", 1, 1),
         ("frame_mean", "toy/clips", 7, 8),
         ("linear", "toy/clips", 7, 8),

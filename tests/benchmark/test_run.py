@@ -273,6 +273,15 @@ def test_phases_are_timed_and_counted_and_the_last_one_is_the_training(go: Go) -
     assert record.time_s.train == pytest.approx(record.phases[2].seconds, abs=0.01)
 
 
+def test_a_phase_that_only_looks_is_not_the_training(go: Go) -> None:
+    record = go("toy_looks_last", epochs=3, batch_size=8)
+    assert [(p.name, p.epochs, p.evaluations) for p in record.phases] == [("train", 3, 0), ("look", 0, 1)]
+    assert record.quality is not None
+    assert [entry["epoch"] for entry in record.quality.curve] == [1, 2, 3]
+    assert record.time_s.train == pytest.approx(record.phases[0].seconds, abs=0.01)
+    assert record.time_s.tuning == pytest.approx(record.phases[1].seconds, abs=0.01)
+
+
 def test_a_method_of_one_phase_says_nothing_of_phases(go: Go) -> None:
     record = go()
     assert (record.phases, record.found) == ([], {})

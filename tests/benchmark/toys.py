@@ -143,6 +143,19 @@ class ToyPhases(Method):
             model.head.weight.copy_(self.weight * variant.value)
 
 
+@METHODS.register("toy_looks_last", family="toys", tracks=("image",))
+@dataclass
+class ToyLooksLast(ToyFull):
+    """Measures when its training is over."""
+
+    def phases(self) -> list[Phase]:
+        return [Phase("train"), Phase("look", epochs=0)]
+
+    def begin_phase(self, name: str, model: AdaptedModel, accuracy: Callable[[], float]) -> None:
+        if name == "look":
+            accuracy()
+
+
 @METHODS.register("toy_fault", family="toys", tracks=("image",))
 @dataclass
 class ToyFault(ToyFull):

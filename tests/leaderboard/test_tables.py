@@ -120,6 +120,22 @@ def test_parts_of_a_task_beside_its_headline(results: Results) -> None:
     assert [figure.summary.mean for figure in table.rows[0].figures if figure.summary] == [40.0, 60.0, 30.0]
 
 
+def test_open_vocabulary_has_a_table_for_every_group_of_tasks(results: Results) -> None:
+    """A method that was not run on the few-shot tasks is ranked where it was run; images are averaged over groups."""
+    for name, group in (("a/b2n", "base-to-new"), ("a/1shot", "few-shot"), ("a/2shot", "few-shot")):
+        results.task(name, group, "openvocab")
+        results.run("coop", name, 40.0)
+    results.run("tpt", "a/b2n", 50.0)
+    results.run("linear", "vtab/a", 40.0)
+    results.run("linear", "vtab/b", 40.0)
+    tables = {(table.track, table.section): table for track in results.board().tracks for table in track.tables}
+    assert list(tables) == [("image", ""), ("openvocab", "base-to-new"), ("openvocab", "few-shot")]
+    assert [table.counted for table in tables.values()] == [2, 1, 2]
+    ranks = {row.method.name: row.rank for row in tables["openvocab", "base-to-new"].rows}
+    assert ranks == {"tpt": 1, "coop": 2}
+    assert len({table.key for table in tables.values()}) == 3
+
+
 def test_parameters_without_head_and_their_share_of_the_backbone(results: Results) -> None:
     results.run("linear", "vtab/a", 50.0, params=0)
     results.run("lora", "vtab/a", 60.0, params=20_000)

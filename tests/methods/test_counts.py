@@ -27,7 +27,12 @@ CIFAR100 = Architecture(
 )
 """NOAH experiments/NOAH/subnet/VTAB/ViT-B_prompt_cifar100.yaml."""
 
+FRAMES = 8
 VIT_B16 = {
+    # three or four adapters a block (D -> D/4 -> D), a vector for each of 8 frames, the final norm
+    ("aim", ()): 10_651_392 + FRAMES * D + 2 * D,
+    ("aim", (("temporal_adapters", 2),)): 14_201_856 + FRAMES * D + 2 * D,
+    ("aim", (("ratio", 0.125), ("steps", ("spatial",)))): BLOCKS * (2 * D * 96 + 96 + D) + FRAMES * D + 2 * D,
     # weight D·D and bias D of q, k, v and proj
     ("attention_only", ()): BLOCKS * 4 * (D * D + D),
     ("partial", ()): 7_089_408,
@@ -85,6 +90,10 @@ VIT_B16 = {
     ("repadapter", (("bottleneck", 16), ("groups", 4))): BLOCKS * 2 * (D * 16 + 16 + D * 4 + D),
     ("scratch", ()): 85_798_656,
     ("ssf", ()): 205_824,
+    # 12x and 24x: D -> 384 -> D, with a depthwise convolution over three frames between
+    ("st_adapter", ()): 7_110_144,
+    ("st_adapter", (("targets", ("attention", "mlp")),)): 14_220_288,
+    ("st_adapter", (("bottleneck", 8), ("kernel", (3, 3, 3)))): BLOCKS * (2 * D * 8 + 8 + D + 8 * 27 + 8),
     ("unipelt", ()): 11_083_376,
     # prefix, adapter, LoRA on q and v, four gates a block
     ("unipelt", (("prompt_length", 4), ("hidden", 32), ("bottleneck", 8), ("rank", 2))): prefix_mlp(4, 32)
@@ -106,6 +115,22 @@ CLIP_B16 = {
     # one context a class: 3 classes
     ("coop", (("class_specific", True),)): 3 * 8_192,
     ("zero_shot", ()): 0,
+    ("clip_adapter", ()): 131_072,
+    # q, k and v of the image tower (D) and of the text tower (512): rank·(in + out) each
+    ("clip_lora", ()): 184_320,
+    ("clip_lora", (("rank", 4), ("targets", ("q", "v")))): BLOCKS * 2 * 4 * 2 * (D + 512),
+    ("tpt", ()): 2_048,
+    ("tpt", (("init_words", "a picture"),)): 2 * 512,
+    # the context, and a meta-net of 512 -> 32 -> 512
+    ("cocoop", ()): 35_360,
+    ("kgcoop", ()): 2_048,
+    ("prograd", ()): 8_192,
+    ("ivlp", ()): 30_720,
+    ("ivlp", (("n_ctx", 4), ("prompt_length", 4), ("depth", 9))): 46_080,
+    ("maple", ()): 3_555_072,
+    # the context, and one projection
+    ("maple", (("depth", 1),)): 2 * 512 + 512 * D + D,
+    ("promptsrc", ()): 46_080,
     # the ViT-B/16 above, whose patch embedding has a bias where CLIP has a norm before the blocks
     ("layernorm", ()): 38_400 + 2 * D,
     ("lora", ()): 294_912,
@@ -189,7 +214,8 @@ def _count(backbone: str, method: str, config: tuple[tuple[str, object], ...], *
 
 @pytest.mark.parametrize(("key", "count"), VIT_B16.items(), ids=str)
 def test_vit_b16(key: tuple[str, tuple[tuple[str, object], ...]], count: int) -> None:
-    assert _count("vit_base_patch16_224", *key, num_classes=100) == count
+    clips = {"num_frames": FRAMES} if METHODS.entry(key[0]).metadata["tracks"] == ("video",) else {}
+    assert _count("vit_base_patch16_224", *key, num_classes=100, **clips) == count
 
 
 @pytest.mark.parametrize(("key", "count"), FAMILIES.items(), ids=str)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from peftmark.backbones.embedded.atlas import HELD_OUT_STYLE, load_atlas
+from peftmark.backbones.embedded.atlas import HELD_OUT_STYLE, STYLES, load_atlas
 from peftmark.registry import TASKS
 from peftmark.tasks import Split, Task, TaskData
 from peftmark.tasks.embedded.generated import GeneratedTask
@@ -44,8 +44,12 @@ def test_all_tracks_and_groups_are_there() -> None:
         ("image", "specialized"),
         ("image", "structured"),
         ("open_vocabulary", "base-to-new"),
+        ("open_vocabulary", "cross-dataset"),
+        ("open_vocabulary", "domain generalization"),
         ("open_vocabulary", "domain shift"),
+        ("open_vocabulary", "few-shot"),
         ("video", "temporal"),
+        ("video", "appearance"),
     }
 
 
@@ -217,6 +221,41 @@ def test_only_the_target_is_in_the_held_out_style(data: dict[str, TaskData]) -> 
     assert task.headline({"source": 80.0, "target": 30.0}) == 30
 
 
+def test_fewer_shots_are_among_more(data: dict[str, TaskData]) -> None:
+    """And every class has as many images as the name says."""
+    most = data["embedded/naming-16shot"]
+    for shots in (1, 2, 4, 8, 16):
+        fewer = data[f"embedded/naming-{shots}shot"]
+        assert torch.equal(fewer.train.images, most.train.images[: 30 * shots])
+        assert torch.equal(fewer.train.labels.bincount(), torch.full((30,), shots))
+        assert torch.equal(fewer.validation.labels.bincount(), torch.full((30,), min(shots, 4)))
+        assert torch.equal(fewer.tests["test"].images, most.tests["test"].images)
+        assert fewer.train.class_names == most.train.class_names
+    images = {image.numpy().tobytes() for split in splits_of(most).values() for image in split.images}
+    assert len(images) == 480 + 120 + 300
+
+
+def test_domains_are_styles_of_the_same_classes(data: dict[str, TaskData]) -> None:
+    task = make("embedded/domain_generalization")
+    assert task.styles_of("train") == task.styles_of("validation") == task.styles_of("source") == ("fluent",)
+    targets = [name for name in task.sizes if name not in ("train", "validation", "source")]
+    assert [task.styles_of(name) for name in targets] == [(name,) for name in targets]
+    assert sorted([*targets, "fluent"]) == sorted(STYLES)
+    assert len({split.class_names for split in splits_of(data[task.name]).values()}) == 1
+    figures = {"source": 90.0, "noto": 40.0, "emojione": 50.0, "fxemoji": 60.0, "twemoji": 70.0}
+    assert task.headline(figures) == 55
+
+
+def test_cross_dataset_has_other_classes_in_every_test(data: dict[str, TaskData]) -> None:
+    task, atlas = make("embedded/cross_dataset"), load_atlas()
+    for name, split in splits_of(data[task.name]).items():
+        group = name if name in task.classes else "animals-nature"
+        assert {atlas.groups[row] for row in task.emoji(name).tolist()} == {group}
+        assert len(split.class_names) == task.classes[group]
+    assert data[task.name].tests["source"].class_names == data[task.name].train.class_names
+    assert task.headline({"source": 0.0, "food-drink": 30.0, "travel-places": 60.0, "objects": 90.0}) == 60
+
+
 def test_templates_take_a_name() -> None:
     for name in TASKS.names("embedded/*"):
         task: type[Task] = TASKS[name]
@@ -250,3 +289,35 @@ def test_motion_clips_are_in_the_order_of_their_label(data: dict[str, TaskData])
     plain = make("embedded/motion", orders={f"as placed {i}": tuple(range(8)) for i in range(4)}).make("train")
     for clip, label, frames in zip(train.images, train.labels.tolist(), plain.images, strict=True):
         assert torch.equal(clip, frames[list(list(task.orders.values())[label])])
+
+
+def test_motion_backwards_is_another_class() -> None:
+    """What goes right goes left; so the label is in the order alone."""
+    task = make("embedded/motion")
+    clip = task.frames(1, task.generator("train"))[0]
+    right, left = (clip[list(task.orders[name])] for name in ("rightward", "leftward"))
+    assert torch.equal(right.flip(0), left)
+    assert not torch.equal(right, left)
+
+
+def test_glimpses_show_the_kind_that_the_label_says() -> None:
+    task = make("embedded/glimpses")
+    labels = torch.arange(60) % 6
+    found = [load_atlas().groups[row] for row in task.emoji(labels, task.generator("train"))[:, 0].tolist()]
+    groups = ("smileys-emotion", "animals-nature", "animals-nature", "food-drink", "travel-places", "objects")
+    assert found == [groups[label] for label in labels.tolist()]
+
+
+def test_glimpses_are_three_frames_of_eight_and_no_two_alike() -> None:
+    task = make("embedded/glimpses", noise=0.0)
+    for clip in task.make("train").images:
+        frames = [frame.numpy().tobytes() for frame in clip]
+        counts = sorted(frames.count(frame) for frame in set(frames))
+        assert counts == [1, 1, 1, 5]
+
+
+def test_glimpses_come_at_all_times() -> None:
+    task = make("embedded/glimpses")
+    seen = task.visible(4000, task.generator("train"))
+    assert (seen.sum(1) == task.shown).all()
+    assert (seen.float().mean(0) - 3 / 8).abs().max() < 0.03

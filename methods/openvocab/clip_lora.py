@@ -1,0 +1,40 @@
+"""CLIP-LoRA."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ...backbones import Anatomy
+from ...registry import METHODS
+from ..method import Method
+from ..reparameterized.lora import LowRank, Projection
+
+
+@METHODS.register("clip_lora", family="openvocab", tracks=("open_vocabulary",))
+@dataclass
+class CLIPLoRA(Method):
+    """Low-rank updates of attention in both towers of a CLIP (Zanella & Ben Ayed 2024, arXiv:2405.18541, section 4).
+
+    ``W x`` becomes ``W x + (alpha / sqrt(rank)) B A dropout(x)`` for q, k and v of every block of the image and of the
+    text tower, each with a dropout of its own; A starts Kaiming-uniform, B at zero. Classes are written into the task's
+    templates and go through the text tower in every step. 184,320 parameters on CLIP ViT-B/16. Merges.
+
+    The official code fixes the logit scale at 100, which is what CLIP's own scale has come to; here it is the model's
+    own. It trains 500 steps a shot at a learning rate of 2e-4; here that is the protocol's.
+    """
+
+    rank: int = 2
+    alpha: float = 1.0
+    dropout: float = 0.25
+    targets: tuple[Projection, ...] = ("q", "k", "v")
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not self.targets:
+            raise ValueError("rank must be at least 1 and targets must name a projection")
+
+    def adapt(self, anatomy: Anatomy) -> None:
+        scale = self.alpha / math.sqrt(self.rank)
+        for block in (*anatomy.blocks, *anatomy.text_tower().blocks):
+            for linear in block.linears(self.targets):
+                linear.add_delta(LowRank(linear.in_features, linear.out_features, self.rank, scale, self.dropout))

@@ -1,0 +1,49 @@
+"""IVLP: independent vision-language prompting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...backbones import Anatomy
+from ...registry import METHODS
+from ..method import Method
+from .context_prompt import ContextPrompt, opening
+from .deep_prompts import add_independent_prompts
+
+
+@METHODS.register("ivlp", family="openvocab", tracks=("open_vocabulary",))
+@dataclass
+class IVLP(Method):
+    """Learned prompts in both towers, layer by layer, that know nothing of each other.
+
+    The baseline of MaPLe (Khattak et al. 2023, arXiv:2210.03117, section 4.2), of multimodal-prompt-learning's
+    trainers/independentVL.py and clip/model.py. In the first `depth` layers of each tower:
+
+    - text: `n_ctx` tokens between start token and class name. The first layer's are the first `n_ctx` tokens of
+      `init_words` (the other words stay, frozen); where it has fewer they start as N(0, 0.02), as all others do. Before
+      each further block its own take the place of what came out of the block before.
+    - image: `prompt_length` tokens, N(0, 0.02), behind all others, after positions and before the norm in front of the
+      blocks; before each further block its own take their place. They leave before the final norm and pooling, which
+      the class token does not notice.
+
+    A tower with fewer blocks has prompts in all of them. 30,720 parameters on CLIP ViT-B/16 (2 · 12 · (512 + 768));
+    46,080 with 4 and 4 tokens and depth 9.
+    """
+
+    identity_at_start: ClassVar[bool] = False
+
+    n_ctx: int = 2
+    prompt_length: int = 2
+    depth: int = 12
+    init_words: str = "a photo of a"
+
+    def __post_init__(self) -> None:
+        if min(self.n_ctx, self.prompt_length, self.depth) < 1:
+            raise ValueError("n_ctx, prompt_length and depth must be at least 1")
+
+    def adapt(self, anatomy: Anatomy) -> None:
+        text = anatomy.text_tower()
+        context, words = opening(text, self.init_words, self.n_ctx)
+        text.insert_prompt(ContextPrompt(text, context, words=words))
+        add_independent_prompts(anatomy, self.n_ctx, self.prompt_length, self.depth)

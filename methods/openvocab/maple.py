@@ -1,0 +1,77 @@
+"""MaPLe: multi-modal prompt learning."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+from torch import Tensor, nn
+
+from ...backbones import Anatomy
+from ...registry import METHODS
+from ..method import Method
+from .context_prompt import ContextPrompt, opening
+from .deep_prompts import ImagePrompts, TextPrompts, add_image_prompts, add_text_prompts
+
+
+class CoupledPrompts(ImagePrompts):
+    """Image prompts that are a linear projection of the text prompts of the same layer.
+
+    Args:
+        source: whose ``context`` (n_ctx, width) is projected; it belongs to the text tower.
+        projection: width -> D.
+    """
+
+    source: ContextPrompt | TextPrompts
+
+    def __init__(self, source: ContextPrompt | TextPrompts, projection: nn.Linear, replace: bool) -> None:
+        super().__init__(replace)
+        self.share("source", source, owner=False)
+        self.projection = projection
+
+    def prompts(self) -> Tensor:
+        return self.projection(cast(Tensor, self.source.context))
+
+
+@METHODS.register("maple", family="openvocab", tracks=("open_vocabulary",))
+@dataclass
+class MaPLe(Method):
+    """Text prompts in several layers, and their projections as image prompts (Khattak et al. 2023, arXiv:2210.03117).
+
+    Section 3.2 of the paper, trainers/maple.py and clip/model.py of multimodal-prompt-learning. In the first `depth`
+    layers:
+
+    - text: `n_ctx` learned tokens P_i between start token and class name. P_0 starts as the first `n_ctx` tokens of
+      `init_words` (the other words stay, frozen), or as N(0, 0.02) where it has fewer; P_1 … start as N(0, 0.02) and
+      each takes the place of what came out of the block before.
+    - image: ``F_i(P_i)``, F_i a linear layer width -> D with bias, behind all other tokens, after positions and before
+      the norm in front of the blocks; replaced before each block likewise. F_1 … start as copies of one layer. The
+      tokens leave before the final norm and pooling, which the class token does not notice.
+
+    Layers are paired by their number; where one tower has fewer blocks than `depth`, both have prompts in as many as
+    that. 3,555,072 parameters on CLIP ViT-B/16: 9 · 2 · 512 and 9 · (512 · 768 + 768). The official code has these
+    widths written into it and so works on this size only.
+    """
+
+    identity_at_start: ClassVar[bool] = False
+
+    n_ctx: int = 2
+    depth: int = 9
+    init_words: str = "a photo of a"
+
+    def __post_init__(self) -> None:
+        if min(self.n_ctx, self.depth) < 1:
+            raise ValueError("n_ctx and depth must be at least 1")
+
+    def adapt(self, anatomy: Anatomy) -> None:
+        text = anatomy.text_tower()
+        context, words = opening(text, self.init_words, self.n_ctx)
+        prompt = ContextPrompt(text, context, words=words)
+        text.insert_prompt(prompt)
+        depth = min(self.depth, len(text.blocks), len(anatomy.blocks))
+        deep = add_text_prompts(text, self.n_ctx, depth)
+        first, other = (nn.Linear(text.width, anatomy.width) for _ in range(2))
+        coupled = [CoupledPrompts(prompt, first, replace=False)]
+        coupled += [CoupledPrompts(source, copy.deepcopy(other), replace=True) for source in deep]
+        add_image_prompts(anatomy, coupled, self.n_ctx)

@@ -1,0 +1,93 @@
+"""ProGrad."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...backbones import Anatomy, TextTower
+from ...registry import METHODS
+from ..adapting import AdaptedModel, OpenVocabularyClassifier
+from ..method import Context, Method
+from .context_prompt import embedded_words
+from .taught_prompt import TaughtPrompt
+
+
+def aligned(gradient: Tensor, general: Tensor, weight: float = 1.0) -> Tensor:
+    """A gradient without its part against `general`, of the same shape; as it is where the two agree.
+
+    ``g - weight · (g · ĝ') ĝ'`` if ``g · g' < 0``, ĝ' being g' over its norm (all entries are one vector); else ``g``.
+    """
+    unit = F.normalize(general.flatten(), dim=0, eps=torch.finfo(general.dtype).tiny).view_as(general)
+    return gradient - weight * (gradient * unit).sum().clamp(max=0) * unit
+
+
+@METHODS.register("prograd", family="openvocab", tracks=("open_vocabulary",))
+@dataclass
+class ProGrad(Method):
+    """CoOp that never steps against what zero-shot predictions say (Zhu et al. 2023, arXiv:2205.14865, section 3.2).
+
+    Two gradients of the context: g_ce of cross-entropy and g_kl of ``-mean over images of sum_c p'_c log p_c``, p' the
+    zero-shot model's probabilities, both at `temperature`. Where they agree, g_ce trains; else its part against g_kl,
+    times `weight` (the paper's λ), is taken away first (see `aligned`). Of g_kl only the direction counts, so the
+    official code's factor T² has no effect and is not here. 8,192 parameters on CLIP ViT-B/16.
+
+    The context (n_ctx, width) starts as zeros with the words before the class name in the task's first template that
+    has any at their end (trainers/prograd.py of BeierZhu/Prompt-align); of more words than `n_ctx` the last count. The
+    official templates put what is said behind a name in front ("a type of pet, a photo of a {}."); here they are the
+    task's own. The zero-shot teacher is the mean over these.
+
+    The official rule divides by the norm of g_kl, also where that is zero, and compares with the NaN that comes of it;
+    here g_ce trains then, by rule.
+    """
+
+    identity_at_start: ClassVar[bool] = False
+    looks_at_images: ClassVar[bool] = False
+
+    n_ctx: int = 16
+    temperature: float = 1.0
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.n_ctx < 1 or self.temperature <= 0:
+            raise ValueError("n_ctx must be at least 1 and temperature above 0")
+        self._general: dict[str, Tensor] = {}  # g_kl of the step, by parameter
+
+    def adapt(self, anatomy: Anatomy) -> None:
+        text = anatomy.text_tower()
+        text.insert_prompt(TaughtPrompt(text, self._first_context(text), text.templates))
+
+    def _first_context(self, text: TextTower) -> Tensor:
+        before = (template.partition("{}")[0].strip() for template in text.templates)
+        words = next((part for part in before if part), "")
+        context = torch.zeros(self.n_ctx, text.width)
+        if words:
+            embedded = embedded_words(text, words)[-self.n_ctx :]
+            context = context.to(embedded)
+            context[self.n_ctx - len(embedded) :] = embedded
+        return context
+
+    def loss(self, model: AdaptedModel, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+        model = cast(OpenVocabularyClassifier, model)
+        features, learned = model.features(images), model.text_features()
+        logits = model.text.logits(features @ learned.T)
+        with torch.no_grad():
+            taught = model.text.logits(features @ cast(TaughtPrompt, model.text.prompt).teacher(model.text).T)
+        general = F.cross_entropy(logits / self.temperature, (taught / self.temperature).softmax(dim=1))
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        with torch.autocast(images.device.type, enabled=False):  # as every backward pass
+            gradients = torch.autograd.grad(general, list(trained.values()), retain_graph=True)
+        self._general = dict(zip(trained, gradients, strict=True))
+        return F.cross_entropy(logits, labels)
+
+    def after_backward(self, model: AdaptedModel, context: Context) -> None:
+        parameters = dict(model.named_parameters())
+        for name, general in self._general.items():
+            gradient = parameters[name].grad
+            if gradient is not None:
+                gradient.copy_(aligned(gradient, general, self.weight))
+        self._general = {}

@@ -1,0 +1,120 @@
+"""Lists of videos with labels, as mmaction2 and ST-Adapter write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ...errors import PeftmarkError
+from .reading import RAW_FRAME, RawFrames, Video, VideoFile
+
+
+@dataclass(frozen=True)
+class Example:
+    """One line of a list.
+
+    Attributes:
+        path: relative to the folder.
+        total: frames of a folder of images; None of a video file.
+        where: the list and the line, for messages.
+    """
+
+    path: str
+    total: int | None
+    label: int
+    where: str
+
+    def video(self, root: Path) -> Video:
+        return VideoFile(root / self.path) if self.total is None else RawFrames(root / self.path, self.total)
+
+
+def read_list(root: Path, name: str) -> list[Example]:
+    """The examples of ``root/name``.
+
+    A line is ``path label`` of a video file (mmaction2's VideoDataset, ST-Adapter) or ``folder total_frames label`` of
+    images (RawframeDataset); paths are relative to `root` and may hold spaces. Empty lines are skipped.
+
+    Raises:
+        PeftmarkError: on a list that is not there or empty, on a line that is neither, leaves `root`, names what is not
+            there or what another line names; it says which line.
+    """
+    examples: list[Example] = []
+    first: dict[str, str] = {}
+    for where, line in _lines(root / name):
+        example = _example(root, line, where)
+        known = first.setdefault(example.path, where)
+        if known != where:
+            raise PeftmarkError(f"{where}: {example.path!r} stands in {known} already")
+        examples.append(example)
+    if not examples:
+        raise PeftmarkError(f"{root / name} is empty: write a line `path label` for each video")
+    return examples
+
+
+def read_classes(root: Path, name: str) -> tuple[str, ...] | None:
+    """The class names in ``root/name``, a line each; None where there is no such file.
+
+    Raises:
+        PeftmarkError: on a name that stands there twice, or on no name.
+    """
+    if not (root / name).exists():
+        return None
+    first: dict[str, str] = {}
+    for where, line in _lines(root / name):
+        if first.setdefault(line, where) != where:
+            raise PeftmarkError(f"{where}: {line!r} stands in {first[line]} already: classes need different names")
+    if not first:
+        raise PeftmarkError(f"{root / name} is empty: write a class name a line, or remove it")
+    return tuple(first)
+
+
+def _lines(file: Path) -> Iterator[tuple[str, str]]:
+    """(where it stands, text) of every line that is not empty."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise PeftmarkError(f"{file}: no such list; write a line `path label` for each video") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise PeftmarkError(f"{file} cannot be read as text: {error}") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield f"{file}, line {number}", line.strip()
+
+
+def _example(root: Path, line: str, where: str) -> Example:
+    path, *label = line.rsplit(maxsplit=1)
+    folder, *numbers = line.rsplit(maxsplit=2)
+    if len(numbers) == 2 and not (root / path).is_file() and numbers[0].isdecimal():
+        _check_inside(folder, where)
+        total = _frames_of(root / folder, int(numbers[0]), where)
+        return Example(str(PurePosixPath(folder)), total, _label(numbers[1], where), where)
+    if not label:
+        raise PeftmarkError(f"{where}: {line!r} is not `path label` nor `folder total_frames label`")
+    _check_inside(path, where)
+    if (root / path).is_dir():
+        raise PeftmarkError(f"{where}: {path!r} is a folder; of frames, its line is `folder total_frames label`")
+    if not (root / path).is_file():
+        raise PeftmarkError(f"{where}: there is no video {path!r} in {root}")
+    return Example(str(PurePosixPath(path)), None, _label(label[0], where), where)
+
+
+def _check_inside(path: str, where: str) -> None:
+    """Links in the folder are its owner's business; a list that points elsewhere is not."""
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise PeftmarkError(f"{where}: {path!r} leaves the folder; name videos by their path inside it")
+
+
+def _label(text: str, where: str) -> int:
+    if not text.isdecimal():
+        raise PeftmarkError(f"{where}: the label is {text!r}; it must be a class number from 0")
+    return int(text)
+
+
+def _frames_of(folder: Path, total: int, where: str) -> int:
+    if total == 0:
+        raise PeftmarkError(f"{where}: a video has at least one frame")
+    for number in (1, total):
+        if not (folder / RAW_FRAME.format(number)).is_file():
+            raise PeftmarkError(f"{where}: there is no frame {folder / RAW_FRAME.format(number)}")
+    return total

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..errors import Unsupported
 from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
 from .segments import Output, Segment, run_segments
-from .slots import SlottedAttention, SlottedBlock
+from .slots import Insert, SlottedAttention, SlottedBlock
 
 
 def run_layer(layer: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -277,6 +277,9 @@ class SiglipVision(TransformersAnatomy):
         for module in self.pool_modules:
             x = module(x)
         return x
+
+    def add_before_blocks(self, insert: Insert) -> None:
+        self.blocks[0].add_before(insert)  # there is no norm in front of it
 
     def add_parts(self) -> None:
         super().add_parts()

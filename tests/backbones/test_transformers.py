@@ -19,7 +19,7 @@ from vision_language import save_transformers
 from peftmark.backbones import Anatomy, find_backbone
 from peftmark.backbones.segments import run_segments
 from peftmark.backbones.slots import module_slots
-from peftmark.errors import PeftmarkError, Unsupported
+from peftmark.errors import PeftmarkError
 from peftmark.methods import adapt
 
 FAMILIES = ("clip", "siglip", "flava", "align")
@@ -285,7 +285,12 @@ def test_a_model_that_cannot_be_had_is_one_line(tmp_path: Path, monkeypatch: pyt
         find_backbone(f"hf/{tmp_path / 'bert'}").build(pretrained=False)
 
 
-@pytest.mark.parametrize("family", ["siglip"], indirect=True)
-def test_siglip_has_no_place_before_its_blocks(folder: Path) -> None:
-    with pytest.raises(Unsupported, match="no tokens with positions in front of its blocks"):
-        build(folder).add_before_blocks(Add(1.0))
+@pytest.mark.parametrize("family", WITH_TOKENS, indirect=True)
+def test_tokens_are_mapped_before_the_blocks(folder: Path) -> None:
+    """With their positions, in front of a norm where there is one."""
+    anatomy, bare = build(folder), build(folder)
+    anatomy.add_before_blocks(Add(0.5))
+    images, embeddings = images_for(anatomy), bare.stem_modules[0]
+    embeddings.register_forward_hook(lambda _module, _inputs, tokens: tokens + 0.5)
+    with torch.no_grad():
+        torch.testing.assert_close(anatomy.pooled(images), bare.pooled(images))

@@ -9,11 +9,11 @@ from typing import Any, cast
 import open_clip
 import torch
 from open_clip.convert import convert_state_dict
-from open_clip.model import convert_to_custom_text_state_dict
+from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
 from torch import Tensor, nn
 
 from ..errors import PeftmarkError
-from .weights import check_keys, load_state_dict
+from .weights import load_exactly, load_state_dict
 
 OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 """What the state of an archive by OpenAI holds beside the parameters."""
@@ -43,18 +43,25 @@ class Weights:
         Raises:
             PeftmarkError: where names or shapes do not fit.
         """
-        state = convert_state_dict(cast(Any, model), self.state)  # Apple's own MobileCLIP files
+        state = convert_state_dict(cast(Any, model), dict(self.state))  # Apple's own MobileCLIP files
         if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
             state = convert_to_custom_text_state_dict(state)
         for name in ("logit_scale", "logit_bias"):  # of shape (1,) in some files
             if name in state and isinstance(own := getattr(model, name, None), Tensor):
                 state[name] = state[name].reshape(own.shape)
         try:
-            result = model.load_state_dict(state, strict=False)
+            self._resample_positions(model, state)
         except RuntimeError as error:
-            reason = str(error).strip().split("\n")[-1].strip()[:160]
-            raise PeftmarkError(f"{self.file} does not fit the architecture: {reason}") from error
-        check_keys(self.file, result.missing_keys, result.unexpected_keys)
+            raise PeftmarkError(f"{self.file} does not fit the architecture: {error}") from error
+        load_exactly(self.file, model, state)
+
+    @staticmethod
+    def _resample_positions(model: nn.Module, state: dict[str, Tensor]) -> None:
+        """Of images, where their grid differs; texts of another length stay a mistake."""
+        name = "visual.positional_embedding"
+        if name in state:
+            state[name] = state[name].float()  # the CPU interpolates no halves
+            resize_pos_embed(state, model)
 
 
 def read_weights(file: Path, config: dict[str, Any]) -> Weights:

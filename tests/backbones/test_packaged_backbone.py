@@ -29,10 +29,12 @@ def published_names() -> dict[str, str]:
     theirs = [f"_blocks.{i}" for i in range(sum(stages))]
     ours = [f"blocks.{i}.{j}" for i, count in enumerate(stages) for j in range(count)]
     names = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    first = "_depthwise_conv conv_dw, _bn1 bn1, _project_conv conv_pw, _bn2 bn2"
+    others = "_expand_conv conv_pw, _bn0 bn1, _depthwise_conv conv_dw, _bn1 bn2, _project_conv conv_pwl, _bn2 bn3"
     for number, (one, other) in enumerate(zip(theirs, ours, strict=True)):
-        parts = ["_expand_conv conv_pw", "_bn0 bn1", "_depthwise_conv conv_dw", "_bn1 bn2", "_project_conv conv_pwl",
-                 "_bn2 bn3"] if number else ["_depthwise_conv conv_dw", "_bn1 bn1", "_project_conv conv_pw", "_bn2 bn2"]  # fmt: skip
-        names |= {f"{one}.{a}": f"{other}.{b}" for a, b in (part.split() for part in parts)}
+        for pair in (others if number else first).split(", "):
+            a, b = pair.split()
+            names[f"{one}.{a}"] = f"{other}.{b}"
     return names
 
 
@@ -73,6 +75,7 @@ def test_it_knows_what_photographs_show(photograph: str, shown: tuple[int, ...],
     """ImageNet's classes, with the preprocessing of the Lite models: bicubic to 256, the centre's 224 pixels."""
     file = sample_photograph(photograph)
     anatomy = find_backbone(NAME).build(pretrained=True)
+    anatomy.model.eval()
     classifier: Any = timm.create_model("tf_efficientnet_lite0", num_classes=1000).eval()
     load_lite(classifier, find_backbone(NAME).weights_file())
     resize = v2.Compose([v2.Resize(256, interpolation=InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(224)])

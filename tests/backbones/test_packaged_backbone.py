@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
+import peftmark
 from peftmark.backbones import find_backbone
 from peftmark.backbones.packaged_backbone import PACKAGE, lite_names, load_lite
 from peftmark.backbones.weights import load_state_dict
@@ -126,12 +127,11 @@ def test_a_file_that_does_not_fit(tmp_path: Path) -> None:
 
 
 @needs_weights
-def test_a_run_gives_a_record(command: Callable[..., Any], tmp_path: Path) -> None:
-    settings = ["protocol.epochs=1", "protocol.batch_size=64"]
-    words = [word for setting in settings for word in ("--set", setting)]
-    ended = command(
-        "run", "--method", "linear", "--backbone", NAME, "--task", "embedded/emoji_groups", "--jobs", "1", *words,
-        timeout=600,
-    )  # fmt: skip
+def test_a_run_gives_a_record(command: Callable[..., Any], toys: Path, tmp_path: Path) -> None:
+    words = ["--backbone", NAME, "--task", "toy/bright", "--import", toys, "--set", "protocol.epochs=1", "--jobs", "1"]
+    ended = command("run", "--method", "bitfit", *words, timeout=600)
     assert ended.code == 0, ended.err
-    assert "1 ok" in ended.out
+    [record] = peftmark.load_results(tmp_path / "runs").to_dict("records")
+    assert record["status"] == "ok"
+    assert record["spec.backbone.name"] == NAME
+    assert record["spec.backbone.weights"].startswith("579344248a93e230")

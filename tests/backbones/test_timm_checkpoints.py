@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from published import DEPTH, GRID, HEADS, PATCH, WIDTH, draw_state, google_array
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from peftmark.backbones import Anatomy, find_backbone
+import peftmark
+from peftmark.backbones import Anatomy, find_backbone, full_name
 from peftmark.errors import PeftmarkError
 
 SIZE = {"img_size": PATCH * GRID, "patch_size": PATCH, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS}
@@ -288,3 +290,19 @@ def test_both_in21k_tags_are_known() -> None:
         assert find_backbone(name).build(pretrained=False).mean == (0.5, 0.5, 0.5)
         with pytest.raises(PeftmarkError, match=rf"timm/{name}\.safetensors"):
             find_backbone(name).weights_file()
+
+
+def test_the_documented_names_exist() -> None:
+    """Each ``--backbone`` of backbones/README.md, with its tag."""
+    page = Path(peftmark.__file__).parent / "backbones" / "README.md"
+    if not page.is_file():
+        pytest.skip("documents are not in the wheel")
+    cells = [row.split("|")[3] for row in page.read_text().splitlines() if row.startswith("| ")]
+    names = [name.partition("@")[0] for cell in cells for name in re.findall(r"`([^`]+)`", cell) if name[0] != "-"]
+    assert len(names) > 12
+    for name in names:
+        family, _, rest = full_name(name).partition("/")
+        if family == "timm":
+            config = timm.get_pretrained_cfg(rest)
+            assert config is not None, name
+            assert config.tag == (rest.partition(".")[2] or config.tag), name

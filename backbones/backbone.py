@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import PeftmarkError
 from ..registry import BACKBONES
 from .anatomy import Anatomy
-from .weights import sha256_of
+from .weights import sha256_of, weights_in
 
 RANDOM = "random"
 """What a spec says of weights that are drawn, not loaded."""
@@ -48,7 +48,7 @@ def find_backbone(name: str) -> Backbone:
     """The builder for a name.
 
     ``timm/NAME[.tag]``, ``open_clip/NAME[.tag]``, a registered name or alias, a bare name (tried in timm, then in
-    open_clip), or ``NAME@FILE`` for a local checkpoint with its architecture.
+    open_clip), or ``NAME@FILE`` for a local checkpoint (or folder of one) with its architecture.
 
     Raises:
         PeftmarkError: on an unknown name or a checkpoint file that is not there.
@@ -61,13 +61,19 @@ def find_backbone(name: str) -> Backbone:
 def split_checkpoint(name: str) -> tuple[str, Path | None]:
     """``"vit_base_patch16_224@weights.pth"`` -> the architecture and the file; None where there is no ``@``.
 
+    Of a folder (``open_clip/ViT-B-16@FOLDER``) it is the weights file in it.
+
     Raises:
         PeftmarkError: where the file is not there.
     """
-    name, _, file = name.partition("@")
-    if file and not Path(file).is_file():
-        raise PeftmarkError(f"no checkpoint file {file}: give an existing file after the @")
-    return name, Path(file) if file else None
+    name, at, file = name.partition("@")
+    if not at:
+        return name, None
+    if file and Path(file).is_dir():
+        return name, weights_in(Path(file))
+    if not Path(file).is_file():
+        raise PeftmarkError(f"no checkpoint file {file or 'named'}: give an existing file after the @ of {name}@")
+    return name, Path(file)
 
 
 def full_name(name: str) -> str:

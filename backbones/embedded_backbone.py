@@ -16,7 +16,7 @@ from .backbone import Backbone
 from .embedded.clip import EMBED_DIM, IMAGE_MEAN, IMAGE_STD, WEIGHTS, load_clip, load_tokenizer
 from .open_clip_backbone import clip_anatomy
 from .timm_backbone import timm_anatomy
-from .weights import check_keys, load_state_dict
+from .weights import load_exactly, load_state_dict
 
 
 @BACKBONES.register("embedded/clip", family="embedded", aliases=("clip_embedded",))
@@ -66,8 +66,7 @@ def _clip(backbone: Backbone, pretrained: bool) -> CLIP:
     model = load_clip(pretrained=False)
     if pretrained:
         file = backbone.weights_file()
-        result = model.load_state_dict(load_state_dict(file), strict=False)  # half precision on disk
-        check_keys(file, result.missing_keys, result.unexpected_keys)
+        load_exactly(file, model, load_state_dict(file))  # half precision on disk
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -9,14 +10,16 @@ from typing import Any, cast
 import open_clip
 import torch
 from open_clip.convert import convert_state_dict
-from open_clip.model import convert_to_custom_text_state_dict
+from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
 from torch import Tensor, nn
 
 from ..errors import PeftmarkError
-from .weights import check_keys, load_state_dict
+from .weights import load_exactly, load_state_dict
 
 OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 """What the state of an archive by OpenAI holds beside the parameters."""
+IMAGES = ("mean", "std")
+"""What is taken of the preprocessing in a saved open_clip_config.json."""
 
 
 @dataclass
@@ -43,25 +46,35 @@ class Weights:
         Raises:
             PeftmarkError: where names or shapes do not fit.
         """
-        state = convert_state_dict(cast(Any, model), self.state)  # Apple's own MobileCLIP files
+        state = convert_state_dict(cast(Any, model), dict(self.state))  # Apple's own MobileCLIP files
         if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
             state = convert_to_custom_text_state_dict(state)
         for name in ("logit_scale", "logit_bias"):  # of shape (1,) in some files
             if name in state and isinstance(own := getattr(model, name, None), Tensor):
                 state[name] = state[name].reshape(own.shape)
         try:
-            result = model.load_state_dict(state, strict=False)
+            self._resample_positions(model, state)
         except RuntimeError as error:
-            reason = str(error).strip().split("\n")[-1].strip()[:160]
-            raise PeftmarkError(f"{self.file} does not fit the architecture: {reason}") from error
-        check_keys(self.file, result.missing_keys, result.unexpected_keys)
+            raise PeftmarkError(f"{self.file} does not fit the architecture: {error}") from error
+        load_exactly(self.file, model, state)
+
+    @staticmethod
+    def _resample_positions(model: nn.Module, state: dict[str, Tensor]) -> None:
+        """Of images, where their grid differs; texts of another length stay a mistake."""
+        name = "visual.positional_embedding"
+        if name in state:
+            state[name] = state[name].float()  # the CPU interpolates no halves
+            resize_pos_embed(state, model)
 
 
 def read_weights(file: Path, config: dict[str, Any]) -> Weights:
-    """A checkpoint of open_clip, OpenAI or DeCLIP, by its names.
+    """A checkpoint of open_clip, OpenAI or DeCLIP, by its names, with the open_clip_config.json beside it.
 
     Args:
         config: of the architecture.
+
+    Raises:
+        PeftmarkError: where the file cannot be read, or the configuration beside it is of another architecture.
     """
     state = {name.removeprefix("module."): value for name, value in load_state_dict(file).items()}
     if any(name.startswith("encode_text.") for name in state):
@@ -69,7 +82,50 @@ def read_weights(file: Path, config: dict[str, Any]) -> Weights:
     weights = Weights(file, state, quick_gelu=any(name in state for name in OPENAI_EXTRAS))
     for name in OPENAI_EXTRAS:
         state.pop(name, None)
+    saved = file.with_name("open_clip_config.json")
+    if saved.is_file():
+        images = _check_config(saved, config)
+        weights.mean, weights.std = images.get("mean"), images.get("std")
     return weights
+
+
+def _check_config(saved: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Compare the configuration that open_clip saved beside weights with the architecture's.
+
+    Activations and numbers of heads are in no tensor's shape. The images' size may differ: positions are resampled.
+
+    Returns:
+        How images are preprocessed, as the configuration says it.
+
+    Raises:
+        PeftmarkError: where it is damaged, or of another architecture.
+    """
+    try:
+        content = json.loads(saved.read_text())
+        theirs, ours = _flat(content["model_cfg"]), _flat(config)
+        images = {name: tuple(value) for name, value in content.get("preprocess_cfg", {}).items() if name in IMAGES}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PeftmarkError(
+            f"{saved} is no configuration of open_clip's: it has no model_cfg that can be read"
+        ) from error
+    for name in sorted(set(theirs) | set(ours)):
+        if name != "vision_cfg.image_size" and theirs.get(name) != ours.get(name):
+            raise PeftmarkError(
+                f"{saved} is of another architecture: {name} is {theirs.get(name)} there and {ours.get(name)} here; "
+                "name the open_clip architecture that was saved"
+            )
+    return images
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"vision_cfg": {"width": 768}}`` -> ``{"vision_cfg.width": 768}``; what is false or absent is the default."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif value not in (None, False):
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 def check_activation(name: str, weights: str, config: dict[str, Any], quick_gelu: bool) -> None:

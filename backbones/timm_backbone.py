@@ -23,12 +23,16 @@ from .backbone import Backbone
 from .segments import Output, Segment
 from .slots import SlottedAttention, SlottedBlock
 from .timm_segments import timm_segments
-from .weights import cannot_download, load_state_dict, local_weights
+from .timm_weights import read_weights
+from .weights import cannot_download, local_weights
 
 
 @BACKBONES.register("timm/*", family="timm")
 class TimmBackbone(Backbone):
-    """Any timm model: ``timm/NAME[.tag]``, or the bare timm name."""
+    """Any timm model: ``timm/NAME[.tag]``, or the bare timm name.
+
+    The tag says how images are normalised, with a local file too, unless the checkpoint's kind says it (MoCo-v3).
+    """
 
     @property
     def architecture(self) -> str:
@@ -36,7 +40,7 @@ class TimmBackbone(Backbone):
         return self.name.removeprefix("timm/")
 
     def weights_file(self) -> Path:
-        file = self.checkpoint or local_weights(self.name)
+        file = self._local_file()
         if file is not None:
             return file
         config = timm.get_pretrained_cfg(self.architecture)
@@ -55,28 +59,31 @@ class TimmBackbone(Backbone):
         except Exception as error:  # offline, refused, gone: the user's way out is the same
             raise cannot_download(self.name, error) from error
 
+    def _local_file(self) -> Path | None:
+        return self.checkpoint or local_weights(self.name)
+
     def _tagged_name(self, config: Any) -> str:
         name = self.architecture.split(".")[0]
         return f"{name}.{config.tag}" if config.tag else name
 
     def build(self, pretrained: bool) -> Anatomy:
-        try:
-            model = self._create(pretrained)
-        except (RuntimeError, KeyError, ValueError, OSError) as error:
-            if isinstance(error, OSError) and not pretrained:
-                raise
-            reason = str(error).strip().split("\n")[0][:200]
-            raise PeftmarkError(f"timm cannot make {self.architecture!r}: {reason}") from error
-        return timm_anatomy(self.name, model, cast(dict[str, Any], model.pretrained_cfg))
+        file = self.weights_file() if pretrained else None
+        weights = read_weights(file) if file is not None else None
+        model = self._create(weights.settings if weights is not None else {})
+        config = dict(cast(dict[str, Any], model.pretrained_cfg))
+        if weights is not None:
+            weights.load_into(model, published=file != self._local_file())
+            if weights.mean is not None:
+                config.update(mean=weights.mean, std=weights.std)
+        return timm_anatomy(self.name, model, config)
 
-    def _create(self, pretrained: bool) -> nn.Module:
-        if not pretrained:
-            return timm.create_model(self.architecture, pretrained=False, num_classes=0)
-        file = self.weights_file()
-        load_state_dict(file)  # a damaged file gets its own message, not timm's
-        return timm.create_model(
-            self.architecture, pretrained=True, num_classes=0, pretrained_cfg_overlay={"file": str(file)}
-        )
+    def _create(self, settings: dict[str, Any]) -> nn.Module:
+        try:
+            return timm.create_model(self.architecture, pretrained=False, num_classes=0, **settings)
+        except (RuntimeError, KeyError, ValueError, TypeError, AssertionError) as error:
+            reason = str(error).strip().split("\n")[0][:200]
+            asked = f" with {settings}, as the weights ask" if settings else ""
+            raise PeftmarkError(f"timm cannot make {self.architecture!r}{asked}: {reason}") from error
 
 
 class SlottedTimmBlock(SlottedBlock):

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
+import pickle
 import warnings
 import zipfile
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import PeftmarkError
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors", ".npz", ".pth", ".pth.tar", ".pt", ".bin")
+IN_FOLDERS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "model.safetensors",
+    "pytorch_model.bin",
+)
+"""What the weights are called in a folder that was saved for a hub, the safe format first."""
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
+"""Under what a training run's checkpoint holds its state dict; an average over steps first, as timm takes it."""
 
 
 def weights_folder() -> Path:
@@ -24,12 +38,28 @@ def weights_folder() -> Path:
 
 
 def local_weights(name: str) -> Path | None:
-    """The file of a backbone's weights in the weights folder, e.g. ``timm/vit_tiny_patch16_224.augreg_in21k.pth``."""
+    """The file of a backbone's weights in the weights folder.
+
+    E.g. ``timm/vit_tiny_patch16_224.augreg_in21k.pth``, or the one in a folder ``open_clip/ViT-B-16.mine``.
+    """
     for suffix in SUFFIXES:
         path = weights_folder() / f"{name}{suffix}"
         if path.is_file():
             return path
-    return None
+    folder = weights_folder() / name
+    return weights_in(folder) if folder.is_dir() else None
+
+
+def weights_in(folder: Path) -> Path:
+    """The weights in a folder as open_clip, timm and transformers save one for a hub.
+
+    Raises:
+        PeftmarkError: where it holds none under a name that is known.
+    """
+    for name in IN_FOLDERS:
+        if (folder / name).is_file():
+            return folder / name
+    raise PeftmarkError(f"the folder {folder} holds no weights: put one of {', '.join(IN_FOLDERS)} there")
 
 
 def cannot_download(name: str, cause: Exception) -> PeftmarkError:
@@ -37,7 +67,7 @@ def cannot_download(name: str, cause: Exception) -> PeftmarkError:
     target = weights_folder() / f"{name}.safetensors"
     return PeftmarkError(
         f"the weights of {name} are not here and cannot be downloaded ({type(cause).__name__}): put them at "
-        f"{target} (or .pth), or name a file: --backbone {name}@FILE"
+        f"{target} (or .npz, .pth), or name a file: --backbone {name}@FILE"
     )
 
 
@@ -47,8 +77,10 @@ def tokenizer_folder(name: str) -> Path:
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a ``.safetensors`` file, a torch checkpoint, tensors only (a pickle that needs more is refused), or a
-    TorchScript archive, of which only the state is taken (OpenAI published CLIP so).
+    """Read the tensors of a file, under the names that it has.
+
+    A ``.safetensors`` file, an ``.npz`` of numpy arrays (JAX), a torch checkpoint, tensors only (a pickle that needs
+    more is refused), or a TorchScript archive, of which only the state is taken (OpenAI published CLIP so).
 
     Raises:
         PeftmarkError: where the file is damaged or holds something else.
@@ -58,20 +90,37 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         if _is_torchscript(path):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # torch deprecates the format, not the files
                 return dict(torch.jit.load(path, map_location="cpu").state_dict())
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # MAE's keep the options of the run beside it
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has errors of its own
+        if isinstance(error, pickle.UnpicklingError) and (objects := _python_objects(path)):
+            raise PeftmarkError(
+                f"{path} holds Python objects, which peftmark never loads ({', '.join(objects[:3])}): save the "
+                "tensors alone, torch.save(model.state_dict(), FILE)"
+            ) from error
         reason = str(error).strip().split("\n")[0][:160]
         raise PeftmarkError(f"{path} cannot be read as weights ({reason}): is the file whole?") from error
-    for key in ("state_dict", "model", "model_state_dict"):
+    for key in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise PeftmarkError(f"{path} holds no state dict (a dict of tensors)")
     return cast(dict[str, Tensor], loaded)
+
+
+def _python_objects(path: Path) -> list[str]:
+    """The classes and functions that a pickle asks for beside tensors, found without running it."""
+    try:
+        return sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - {"argparse.Namespace"})
+    except Exception:  # no pickle, or a damaged one
+        return []
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -81,18 +130,49 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def check_keys(path: Path, missing: list[str], unexpected: list[str]) -> None:
-    """Refuse weights that do not fit the architecture.
+def load_exactly(
+    path: Path, model: nn.Module, state: Mapping[str, Tensor], beside: tuple[str, ...] = (), drawn: tuple[str, ...] = ()
+) -> None:
+    """Copy a file's tensors into a model: each of the model's comes from the file, each of the file's is used.
+
+    Args:
+        beside: what the names start with that the file may hold beside the model: a classifier, say.
+        drawn: what the names start with that the file need not hold.
 
     Raises:
-        PeftmarkError: where a parameter is missing or left over; it names the first ones.
+        PeftmarkError: where names or shapes do not fit.
     """
-    if missing or unexpected:
-        parts = [
-            f"{len(names)} {what} (e.g. {names[0]})"
-            for what, names in (("missing", missing), ("unexpected", unexpected))
-            if names
-        ]
+    own = model.state_dict()
+    allowed = (*drawn, *(name for name in own if name.endswith("num_batches_tracked")))  # old checkpoints have none
+    missing = [name for name in own if name not in state and not name.startswith(allowed)]
+    unexpected = [name for name in state if name not in own and not name.startswith(beside)]
+    shapes = {name: (tuple(state[name].shape), tuple(own[name].shape)) for name in own if name in state}
+    check_keys(path, missing, unexpected, {name: pair for name, pair in shapes.items() if pair[0] != pair[1]})
+    model.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
+
+
+def check_keys(
+    path: Path,
+    missing: list[str],
+    unexpected: list[str],
+    reshaped: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] | None = None,
+) -> None:
+    """Refuse weights that do not fit the architecture.
+
+    Args:
+        reshaped: parameters of another shape: the file's and the architecture's.
+
+    Raises:
+        PeftmarkError: where a parameter is missing, left over or of another shape; it names the first ones.
+    """
+    parts = [
+        f"{len(names)} {what} (e.g. {names[0]})"
+        for what, names in (("missing", missing), ("unexpected", unexpected))
+        if names
+    ]
+    for name, (read, wanted) in list((reshaped or {}).items())[:1]:
+        parts.append(f"{len(reshaped or {})} of another shape (e.g. {name}: {read} in the file, {wanted} in the model)")
+    if parts:
         raise PeftmarkError(f"{path} does not fit the architecture: {', '.join(parts)}")
 
 

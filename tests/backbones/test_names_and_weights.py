@@ -104,7 +104,7 @@ def test_missing_truncated_and_foreign_files(checkpoint: Path, tmp_path: Path) -
     truncated.write_bytes(checkpoint.read_bytes()[:5000])
     with pytest.raises(PeftmarkError, match="cannot be read as weights"):
         find_backbone(f"test_vit@{truncated}").build(pretrained=True)
-    with pytest.raises(PeftmarkError, match=r"timm cannot make 'vit_tiny_patch16_224'"):
+    with pytest.raises(PeftmarkError, match=r"does not fit the architecture: \d+ missing \(e.g. blocks"):
         find_backbone(f"vit_tiny_patch16_224@{checkpoint}").build(pretrained=True)
     with pytest.raises(PeftmarkError, match="does not fit the architecture"):
         find_backbone(f"embedded/clip@{checkpoint}").build(pretrained=True)
@@ -117,7 +117,9 @@ def test_missing_truncated_and_foreign_files(checkpoint: Path, tmp_path: Path) -
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "evil.pth"
     torch.save({"model": Evil(tmp_path / "ran")}, path)
-    with pytest.raises(PeftmarkError, match="cannot be read as weights"):
+    with pytest.raises(
+        PeftmarkError, match=r"never loads \(builtins.getattr, pathlib.Path, .*: save the tensors alone"
+    ):
         find_backbone(f"test_vit@{path}").build(pretrained=True)
     assert not (tmp_path / "ran").exists()
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from pathlib import Path
 
 import open_clip
 import open_clip.factory
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -200,7 +203,9 @@ def test_a_declip_that_does_not_fit_says_so(tmp_path: Path) -> None:
         find_backbone(f"open_clip/small@{file}").build(pretrained=True)
     state["visual.ln_post.bias"] = torch.zeros(3)
     torch.save({"model": state}, file)
-    with pytest.raises(PeftmarkError, match=r"does not fit the architecture: size mismatch for visual.ln_post.bias"):
+    with pytest.raises(
+        PeftmarkError, match=r"1 of another shape \(e.g. visual.ln_post.bias: \(3,\) in the file, \(64,\)"
+    ):
         find_backbone(f"open_clip/small@{file}").build(pretrained=True)
     torch.save({"model": {**state, "encode_text.text_transformer.bert.x": torch.zeros(1)}}, file)
     with pytest.raises(PeftmarkError, match="a DeCLIP whose text tower is a Hugging Face model"):
@@ -213,6 +218,53 @@ def test_a_native_clip_s_weights_on_a_custom_text_tower(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "clip.pth")
     model = find_backbone(f"open_clip/small-custom@{tmp_path / 'clip.pth'}").build(pretrained=True).root
     assert torch.equal(model.text.token_embedding.weight, state["token_embedding.weight"])
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_folder_as_open_clip_saves_it(safe: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = open_clip.create_model("small", pretrained=None)
+    folder = tmp_path / "open_clip" / "small.mine"
+    folder.mkdir(parents=True)
+    if safe:
+        save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    else:
+        torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
+    images = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "bicubic"}
+    saved = {"model_cfg": open_clip.get_model_config("small"), "preprocess_cfg": images}
+    (folder / "open_clip_config.json").write_text(json.dumps(saved))
+    for name in (f"open_clip/small@{folder}", "open_clip/small.mine"):
+        backbone = find_backbone(name)
+        anatomy = backbone.build(pretrained=True)
+        assert torch.equal(anatomy.root.text_projection, model.text_projection)
+        assert (anatomy.mean, anatomy.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+        assert backbone.weights_id(pretrained=True) == hashlib.sha256(backbone.weights_file().read_bytes()).hexdigest()
+    with pytest.raises(PeftmarkError, match="another architecture: quick_gelu is None there and True here"):
+        find_backbone(f"open_clip/small-quickgelu@{folder}").build(pretrained=True)
+    (folder / "open_clip_config.json").write_text("{}")
+    with pytest.raises(PeftmarkError, match="no model_cfg that can be read"):
+        find_backbone(f"open_clip/small@{folder}").build(pretrained=True)
+    with pytest.raises(PeftmarkError, match=f"the folder {tmp_path} holds no weights: put one of open_clip_model"):
+        find_backbone(f"open_clip/small@{tmp_path}")
+
+
+def test_positions_of_another_grid_are_resampled(tmp_path: Path) -> None:
+    """The class token's stays; a constant over the grid stays one. Texts of another length are refused."""
+    state = open_clip.create_model("small", pretrained=None).state_dict()
+    width = state["visual.positional_embedding"].shape[1]
+    positions = torch.cat((torch.full((1, width), 3.0), torch.full((16, width), 0.5)))
+    file = tmp_path / "clip.pth"
+    torch.save({**state, "visual.positional_embedding": positions.half()}, file)
+    loaded = find_backbone(f"open_clip/small@{file}").build(pretrained=True).model.positional_embedding
+    assert loaded.shape == (5, width)
+    torch.testing.assert_close(loaded[0], torch.full((width,), 3.0))
+    torch.testing.assert_close(loaded[1:], torch.full((4, width), 0.5))
+    torch.save({**state, "positional_embedding": torch.zeros(99, 64)}, file)
+    with pytest.raises(PeftmarkError, match=r"positional_embedding: \(99, 64\) in the file, \(77, 64\)"):
+        find_backbone(f"open_clip/small@{file}").build(pretrained=True)
+    torch.save({**state, "visual.positional_embedding": torch.zeros(16, width)}, file)
+    with pytest.raises(PeftmarkError, match="does not fit the architecture"):
+        find_backbone(f"open_clip/small@{file}").build(pretrained=True)
 
 
 @pytest.mark.parametrize(

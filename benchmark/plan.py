@@ -248,7 +248,10 @@ class _Specs:
     def _task(self, name: str) -> TaskSpec:
         if name not in self.tasks:
             task = TASKS[name](name)
-            self.tasks[name] = TaskSpec(name=name, version=task.version, split_sha256=task.split_sha256())
+            split = task.split_sha256()
+            self.tasks[name] = TaskSpec(
+                name=name, version=task.version, split_sha256=split, preprocessing=task.preprocessing
+            )
         return self.tasks[name]
 
 

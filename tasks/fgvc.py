@@ -52,6 +52,9 @@ class Fgvc(ImageTask):
         check_classes(lists, self.num_classes, self.name)
         return lists
 
+    def expected_sizes(self) -> tuple[int, int, int]:
+        return self.sizes
+
     def _from_json(self, root: Path, files: list[str]) -> list[ImageList]:
         tables = [_read_json(root / file) for file in files]
         ids = sorted(

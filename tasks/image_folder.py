@@ -66,6 +66,13 @@ class ImageFolder(ImageTask):
         ]
         return Lists(made[0], made[1], {"test": made[2]})
 
+    def expected_sizes(self) -> tuple[int, int, int] | None:
+        try:
+            train, validation, test = self.lists()
+        except PeftmarkError:
+            return None
+        return len(train), len(validation), len(test)
+
     def _draw(self, images: ByClass, every: ByClass) -> tuple[ByClass, ByClass]:
         """A share of `every` from `images`, and what is left of `images`."""
         drawn, rest = {}, {}

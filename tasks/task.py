@@ -128,6 +128,10 @@ class Task(ABC):
     def split_sha256(self) -> str:
         """Of what decides which examples are in which split; cheap, and equal on every machine."""
 
+    def expected_sizes(self) -> tuple[int, int, int] | None:
+        """Images of the training, validation and test splits, as far as that is known without any data; else None."""
+        return None
+
     def prepare(self, progress: Progress) -> tuple[str, ...]:
         """What can be done once for all runs, before they are launched, with progress; and the data's warnings.
 

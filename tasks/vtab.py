@@ -49,6 +49,9 @@ class Vtab(ImageTask):
         check_classes(lists, self.num_classes, self.name)
         return lists
 
+    def expected_sizes(self) -> tuple[int, int, int]:
+        return (*self.sizes, self.test_size)
+
     @property
     def folder(self) -> str:
         """Below ``vtab-1k``."""

@@ -50,8 +50,8 @@ def test_a_folder_of_classes_is_split_by_names(root: Path) -> None:
     assert found.validation.paths[:2] == VALIDATION_OF_ANTS
 
 
-TEST_OF_ANTS = ("ant/3 of 10.jpg", "ant/5 of 10.jpg")
-VALIDATION_OF_ANTS = ("ant/1 of 10.jpg", "ant/9 of 10.jpg")
+TEST_OF_ANTS = ("ant/0 of 10.jpg", "ant/4 of 10.jpg")
+VALIDATION_OF_ANTS = ("ant/7 of 10.jpg", "ant/8 of 10.jpg")
 
 
 def test_a_new_image_moves_few(root: Path) -> None:

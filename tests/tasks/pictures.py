@@ -23,7 +23,7 @@ def write_picture(path: Path, label: int, seed: int, size: tuple[int, int] = (24
 def write_vtab(
     data: Path, name: str = "kitti", sizes: Sequence[int] = (16, 8, 12), classes: int = 4, suffix: str = ".png"
 ) -> Path:
-    """``vtab-1k/<name>`` as NOAH's script writes it: ``train800val200.txt`` names copies of the images of two others."""
+    """``vtab-1k/<name>`` as NOAH's script writes it: ``train800val200.txt`` names copies of two other lists' images."""
     root = data / "vtab-1k" / name
     both: list[str] = []
     for seed, (split, size) in enumerate(zip(("train800", "val200", "test"), sizes, strict=True)):

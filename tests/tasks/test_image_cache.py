@@ -47,9 +47,9 @@ def random_image(width: int, height: int, mode: str = "RGB") -> Image.Image:
 def test_preprocessings_are_torchvision_s(size: tuple[int, int], interpolation: str) -> None:
     mode = transforms.InterpolationMode(interpolation)
     image = random_image(*size)
-    cropped = transforms.Compose(
-        [transforms.Resize(224, mode), transforms.CenterCrop(224), transforms.PILToTensor()]
-    )(image)
+    cropped = transforms.Compose([transforms.Resize(224, mode), transforms.CenterCrop(224), transforms.PILToTensor()])(
+        image
+    )
     squashed = transforms.Compose([transforms.Resize((224, 224), mode), transforms.PILToTensor()])(image)
     assert torch.equal(torch.from_numpy(Preprocessing.named(f"crop-{interpolation}-224")(image)), cropped)
     assert torch.equal(torch.from_numpy(Preprocessing.named(f"squash-{interpolation}-224")(image)), squashed)
@@ -58,7 +58,7 @@ def test_preprocessings_are_torchvision_s(size: tuple[int, int], interpolation: 
 def test_a_preprocessing_s_name_is_all_of_it() -> None:
     assert Preprocessing.named("crop-bilinear-32").name == "crop-bilinear-32"
     for name in ("crop-nearest-32", "squash-bicubic-0", "squash-bicubic", ""):
-        with pytest.raises(PeftmarkError, match="unknown preprocessing .*as in squash-bicubic-224"):
+        with pytest.raises(PeftmarkError, match=r"unknown preprocessing .*as in squash-bicubic-224"):
             Preprocessing.named(name)
 
 
@@ -155,7 +155,7 @@ def test_no_room_is_said_before_anything_is_decoded(tmp_path: Path, monkeypatch:
 def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "file"))
-    with pytest.raises(PeftmarkError, match="image cache .* cannot be used .*set PEFTMARK_CACHE"):
+    with pytest.raises(PeftmarkError, match=r"image cache .* cannot be used .*set PEFTMARK_CACHE"):
         decoded(write_list(tmp_path / "set"), HOW)
 
 

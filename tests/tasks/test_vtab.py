@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,10 @@ def test_the_nineteen_and_the_five() -> None:
     groups = [TASKS.entry(name).metadata["group"] for name in classes]
     assert {group: groups.count(group) for group in groups} == {"natural": 7, "specialized": 4, "structured": 8}
     assert all(Vtab.sizes == (800, 200) for name in classes if TASKS[name] is not Kitti)
-    assert (TASKS.canonical("vtab/cifar100"), TASKS.canonical("vtab/oxford_pet")) == ("vtab/cifar", "vtab/oxford_iiit_pet")
+    assert (TASKS.canonical("vtab/cifar100"), TASKS.canonical("vtab/oxford_pet")) == (
+        "vtab/cifar",
+        "vtab/oxford_iiit_pet",
+    )
     fine = {name: (TASKS[name].num_classes, sum(TASKS[name].sizes)) for name in TASKS.names("fgvc/*")}
     del fine["fgvc/cub200"]  # made small above
     assert fine == {
@@ -127,7 +130,12 @@ def replace(file: Path, old: str, new: str) -> None:
         ("train800.txt", "000002.png 2", "000002.png -1", "line 3: the label is '-1'; it must be a class number"),
         ("train800.txt", "000002.png 2", "000002.png two", "line 3: the label is 'two'"),
         ("train800.txt", "images/train800/000002.png 2", "x", "line 3: 'x' is not `path label`"),
-        ("test.txt", "images/test/000001", "images/val200/000001", r"1 image \(images/val200/000001\.png\) of test\.txt"),
+        (
+            "test.txt",
+            "images/test/000001",
+            "images/val200/000001",
+            r"1 image \(images/val200/000001\.png\) of test\.txt",
+        ),
         ("test.txt", "images/test/000001", "images/test/9", r"test\.txt: 1 image \(images/test/9\.png\) of 12 missing"),
         ("test.txt", "images/test/000001", "../x", r"test\.txt, line 2: '\.\./x\.png' leaves the folder"),
         ("test.txt", "images/test/000001", "/etc/x", r"test\.txt, line 2: '/etc/x\.png' leaves the folder"),
@@ -236,7 +244,10 @@ def test_text_lists_of_a_fine_grained_set(data: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda table: {**table, "000.class/gone.jpg": 1}, r"val\.json: 1 image \(images/000\.class/gone\.jpg\) of 9 miss"),
+        (
+            lambda table: {**table, "000.class/gone.jpg": 1},
+            r"val\.json: 1 image \(images/000\.class/gone\.jpg\) of 9 miss",
+        ),
         (lambda table: {**table, "../../x.jpg": 1}, r"val\.json: 'images/\.\./\.\./x\.jpg' leaves the folder"),
         (lambda table: {**table, "/etc/x.jpg": 1}, r"val\.json: '/etc/x\.jpg' leaves the folder"),
         (lambda table: {**table, "000.class/val_0.jpg": 9}, r"the JSON lists have 5 classes; fgvc/cub200 has 4"),
@@ -263,11 +274,11 @@ def test_json_that_is_none(data: Path) -> None:
 
 
 @pytest.fixture
-def shrink(tmp_path: Path) -> Iterator[Path]:
+def shrink(tmp_path: Path) -> Path:
     """A plug-in that makes the data sets small in the worker processes, too."""
     path = tmp_path / "shrink.py"
     path.write_text(SHRINK)
-    yield path
+    return path
 
 
 def test_a_whole_run_reaches_a_record(tmp_path: Path, data: Path, shrink: Path, command: Callable[..., Any]) -> None:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from ..errors import PeftmarkError
 from ..registry import TASKS
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being read, how many examples of it are done, and of how many."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Shows no progress."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,7 @@ class Split:
         labels: int64 (N,), in ``range(len(class_names))``.
         class_names: of this split; test splits of an open-vocabulary task may have other classes than training. A class
             may have no images.
+        digests: uint8 (N, 32), the sha256 of each image's pixels where they are known (`images.decoded`).
 
     Raises:
         PeftmarkError: where there is not one label an image, or a label without a class name.
@@ -31,6 +40,7 @@ class Split:
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
+    digests: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
@@ -50,19 +60,45 @@ class Split:
 
 @dataclass(frozen=True)
 class TaskData:
-    """The splits of a task. `tests` has one entry, or several that the task's `headline` combines."""
+    """The splits of a task.
+
+    Attributes:
+        tests: one entry, or several that the task's `headline` combines.
+        warnings: what is odd about the data, a sentence each; in every record.
+    """
 
     train: Split
     validation: Split
     tests: Mapping[str, Split]
+    warnings: tuple[str, ...] = ()
 
     def sha256(self) -> str:
-        """Of all pixels and labels, in a fixed order."""
+        """Of all pixels (or their digests, where these are known) and labels, in a fixed order."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, *(self.tests[name] for name in sorted(self.tests))):
-            digest.update(split.images.numpy().tobytes())
+            digest.update((split.images if split.digests is None else split.digests).numpy().tobytes())
             digest.update(split.labels.numpy().tobytes())
         return digest.hexdigest()
+
+    def train_and_validation(self) -> Split:
+        """Both in one split: training images first. Those that lie one after the other in a file are not copied."""
+        one, other = self.train, self.validation
+        if one.class_names != other.class_names:
+            raise ValueError("training and validation images have different classes")
+        digests = None
+        if one.digests is not None and other.digests is not None:
+            digests = torch.cat((one.digests, other.digests))
+        return Split(_joined(one.images, other.images), torch.cat((one.labels, other.labels)), one.class_names, digests)
+
+
+def _joined(one: Tensor, other: Tensor) -> Tensor:
+    """Both, one after the other; a view where they already are."""
+    following = one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr() and (
+        one.is_contiguous() and other.is_contiguous() and other.storage_offset() == one.storage_offset() + one.numel()
+    )
+    if not following:
+        return torch.cat((one, other))
+    return one.as_strided((len(one) + len(other), *one.shape[1:]), one.stride())
 
 
 class Task(ABC):
@@ -76,12 +112,15 @@ class Task(ABC):
         metric: the name of the figure; figures are percent.
         templates: prompts for open vocabulary, with {} for the class name.
         num_frames: of a clip; None for images.
+        preprocessing: the name of how files became pixels (`images.Preprocessing`); None where there are no files. It
+            is in every spec.
     """
 
     version: ClassVar[int] = 1
     metric: ClassVar[str] = "accuracy"
     templates: ClassVar[tuple[str, ...]] = ()
     num_frames: ClassVar[int | None] = None
+    preprocessing: ClassVar[str | None] = None
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -99,6 +138,17 @@ class Task(ABC):
     @abstractmethod
     def split_sha256(self) -> str:
         """Of what decides which examples are in which split; cheap, and equal on every machine."""
+
+    def expected_sizes(self) -> tuple[int, int, int] | None:
+        """Images of the training, validation and test splits, as far as that is known without any data; else None."""
+        return None
+
+    def prepare(self, progress: Progress) -> tuple[str, ...]:
+        """What can be done once for all runs, before they are launched, with progress; and the data's warnings.
+
+        Raises PeftmarkError as `load`.
+        """
+        return ()
 
     @abstractmethod
     def load(self) -> TaskData:

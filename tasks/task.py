@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from ..registry import TASKS
@@ -21,11 +22,13 @@ class Split:
         images: uint8 (N, 3, H, W), clips (N, T, 3, H, W), or of a test several clips a video (N, V, T, 3, H, W).
         labels: int64 (N,), in ``range(len(class_names))``.
         class_names: of this split; test splits of an open-vocabulary task may have other classes than training.
+        digests: uint8 (N, 32), the sha256 of each image's pixels where they are known (`images.decoded`).
     """
 
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
+    digests: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,19 +41,45 @@ class Split:
 
 @dataclass(frozen=True)
 class TaskData:
-    """The splits of a task. `tests` has one entry, or several that the task's `headline` combines."""
+    """The splits of a task.
+
+    Attributes:
+        tests: one entry, or several that the task's `headline` combines.
+        warnings: what is odd about the data, a sentence each; in every record.
+    """
 
     train: Split
     validation: Split
     tests: Mapping[str, Split]
+    warnings: tuple[str, ...] = ()
 
     def sha256(self) -> str:
-        """Of all pixels and labels, in a fixed order."""
+        """Of all pixels (or their digests, where these are known) and labels, in a fixed order."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, *(self.tests[name] for name in sorted(self.tests))):
-            digest.update(split.images.numpy().tobytes())
+            digest.update((split.images if split.digests is None else split.digests).numpy().tobytes())
             digest.update(split.labels.numpy().tobytes())
         return digest.hexdigest()
+
+    def train_and_validation(self) -> Split:
+        """Both in one split: training images first. Those that lie one after the other in a file are not copied."""
+        one, other = self.train, self.validation
+        if one.class_names != other.class_names:
+            raise ValueError("training and validation images have different classes")
+        digests = None
+        if one.digests is not None and other.digests is not None:
+            digests = torch.cat((one.digests, other.digests))
+        return Split(_joined(one.images, other.images), torch.cat((one.labels, other.labels)), one.class_names, digests)
+
+
+def _joined(one: Tensor, other: Tensor) -> Tensor:
+    """Both, one after the other; a view where they already are."""
+    following = one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr() and (
+        one.is_contiguous() and other.is_contiguous() and other.storage_offset() == one.storage_offset() + one.numel()
+    )
+    if not following:
+        return torch.cat((one, other))
+    return one.as_strided((len(one) + len(other), *one.shape[1:]), one.stride())
 
 
 class Task(ABC):
@@ -64,12 +93,15 @@ class Task(ABC):
         metric: the name of the figure; figures are percent.
         templates: prompts for open vocabulary, with {} for the class name.
         num_frames: of a clip; None for images.
+        preprocessing: the name of how files became pixels (`images.Preprocessing`); None where there are no files. It
+            is in every spec.
     """
 
     version: ClassVar[int] = 1
     metric: ClassVar[str] = "accuracy"
     templates: ClassVar[tuple[str, ...]] = ()
     num_frames: ClassVar[int | None] = None
+    preprocessing: ClassVar[str | None] = None
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -1,0 +1,154 @@
+"""Lists of images with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor
+
+from ...errors import PeftmarkError
+
+_SHOWN = 3
+"""Of many files that are wrong in one way, so many are named; all are counted."""
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Images of one folder, in order, each once.
+
+    Attributes:
+        name: of the list, for messages.
+        root: the folder.
+        paths: relative to it, with forward slashes; none leaves it.
+        labels: in ``range(len(class_names))``.
+    """
+
+    name: str
+    root: Path
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __add__(self, other: ImageList) -> ImageList:
+        """Both, in one list. Raises PeftmarkError where an image is in both."""
+        check_disjoint(self, other)
+        return ImageList(
+            f"{self.name} and {other.name}",
+            self.root,
+            self.paths + other.paths,
+            self.labels + other.labels,
+            self.class_names,
+        )
+
+    def label_tensor(self) -> Tensor:
+        """int64 (N,)."""
+        return torch.tensor(self.labels, dtype=torch.int64)
+
+    def content(self) -> list[tuple[str, int]]:
+        """What a task's split hash is made of: equal on every machine."""
+        return list(zip(self.paths, self.labels, strict=True))
+
+
+def image_list(
+    name: str, root: Path, examples: Iterable[tuple[str, int, str]], class_names: Sequence[str]
+) -> ImageList:
+    """A checked list.
+
+    Args:
+        name: for messages, e.g. the file that the examples are from.
+        examples: path relative to `root`, label, and where it stands, for messages.
+
+    Raises:
+        PeftmarkError: on an empty list, a path that leaves `root` or comes twice, a label that is out of range; it says
+            where.
+    """
+    first: dict[str, str] = {}
+    labels = []
+    for text, label, where in examples:
+        path = check_inside(text, where)
+        if not 0 <= label < len(class_names):
+            raise PeftmarkError(f"{where}: the label is {label}; there are {len(class_names)} classes, from 0")
+        if path in first:
+            raise PeftmarkError(f"{where}: {text!r} stands in {first[path]} already")
+        first[path] = where
+        labels.append(label)
+    if not labels:
+        raise PeftmarkError(f"{name} names no image")
+    return ImageList(name, root, tuple(first), tuple(labels), tuple(class_names))
+
+
+def check_inside(path: str, where: str) -> str:
+    """The path in its plain form. Links in a folder are its owner's business; a list that points elsewhere is not.
+
+    Raises:
+        PeftmarkError: on a path that leaves the folder.
+    """
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\0" in path:
+        raise PeftmarkError(f"{where}: {path!r} leaves the folder; name images by their path inside it")
+    return str(pure)
+
+
+def check_disjoint(*lists: ImageList) -> None:
+    """
+    Raises:
+        PeftmarkError: where an image is in two of the lists, e.g. a test image among the training ones.
+    """
+    for index, one in enumerate(lists):
+        known = set(one.paths)
+        for other in lists[index + 1 :]:
+            both = [path for path in other.paths if path in known]
+            if both:
+                raise PeftmarkError(f"{shown(both, 'image')} of {other.name} also in {one.name}")
+
+
+def sizes_and_times(images: ImageList) -> list[tuple[int, int]]:
+    """Bytes and modification time (ns) of every file.
+
+    Raises:
+        PeftmarkError: where files are missing; it counts them and names the first ones.
+    """
+    found, missing = [], []
+    for path in images.paths:
+        try:
+            status = (images.root / path).stat()
+        except OSError:
+            missing.append(path)
+            continue
+        found.append((status.st_size, status.st_mtime_ns))
+    if missing:
+        raise PeftmarkError(
+            f"{images.name}: {shown(missing, 'image')} of {len(images)} missing in {images.root}: unpack the data set "
+            f"again, or mend the list"
+        )
+    return found
+
+
+def shown(names: Sequence[str], what: str) -> str:
+    """``3 images (a.png, b.png, c.png)``."""
+    more = ", …" if len(names) > _SHOWN else ""
+    plural = "s" if len(names) != 1 else ""
+    return f"{len(names)} {what}{plural} ({', '.join(names[:_SHOWN])}{more})"
+
+
+def numbered_lines(file: Path, hint: str) -> Iterator[tuple[str, str]]:
+    """(where it stands, text) of every line of a text file that is not empty.
+
+    Raises:
+        PeftmarkError: where there is no such file (`hint` says what to do), or it is not text.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise PeftmarkError(f"{file}: no such file; {hint}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise PeftmarkError(f"{file} cannot be read as text: {error}") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield f"{file}, line {number}", line.strip()

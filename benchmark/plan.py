@@ -29,6 +29,7 @@ from ..results import (
     decode_cost,
     decode_record,
 )
+from ..tasks import draw_of, make_task
 from .protocol import load_protocol
 from .suite import ProfileBlock, Suite, find_suite
 
@@ -221,7 +222,7 @@ class _Specs:
         self.protocol = protocol
         self.settings = settings
         self.backbones: dict[tuple[str, bool], BackboneSpec] = {}
-        self.tasks: dict[str, TaskSpec] = {}
+        self.tasks: dict[tuple[str, int], TaskSpec] = {}
         self.checkpoints: dict[str, Path] = {}
 
     def make(self, backbone: str, task: str, method: str, config: Mapping[str, Any], seed: int) -> RunSpec:
@@ -230,7 +231,7 @@ class _Specs:
         return RunSpec(
             method=MethodSpec(name=method, version=made.version, config=made.config()),
             backbone=self._backbone(backbone, made.pretrained),
-            task=self._task(task),
+            task=self._task(task, draw_of(task, seed)),
             protocol=self.protocol,
             seed=seed,
         )
@@ -245,11 +246,12 @@ class _Specs:
             self.backbones[key] = BackboneSpec(name=builder.name, weights=weights)
         return self.backbones[key]
 
-    def _task(self, name: str) -> TaskSpec:
-        if name not in self.tasks:
-            task = TASKS[name](name)
-            self.tasks[name] = TaskSpec(name=name, version=task.version, split_sha256=task.split_sha256())
-        return self.tasks[name]
+    def _task(self, name: str, draw: int) -> TaskSpec:
+        key = (name, draw)
+        if key not in self.tasks:
+            task = make_task(name, draw)
+            self.tasks[key] = TaskSpec(name=name, version=task.version, split_sha256=task.split_sha256())
+        return self.tasks[key]
 
 
 @dataclass(frozen=True)

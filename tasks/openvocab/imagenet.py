@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import PeftmarkError
-from .listing import Example, Listing, checked, inside, lines
+from ..images import check_inside, numbered_lines
+from .listing import Example, Listing, listing, not_the_classes
 from .split_file import WHENCE
 
 IMAGES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
@@ -15,16 +16,16 @@ NAMES = "classnames.txt"
 
 
 def read_imagenet(folder: Path, classes: int) -> Listing:
-    """``classnames.txt`` and ``images/{train,val}``; the validation images are the test, as everywhere in the literature.
+    """``classnames.txt`` and ``images/{train,val}``; the validation images are the test, as in the literature.
 
     ``images/train`` has a folder for each class. ``images/val`` has folders too, as CoOp asks for, or all images side
-    by side, as they are published, with a list ``val.txt`` beside ``classnames.txt``: a line ``ILSVRC2012_val_00000001.JPEG
-    65`` (Caffe's list; the place among the sorted folder names) or ``… n01751748``. (The numbers of the development kit's
-    ``ILSVRC2012_validation_ground_truth.txt`` are in another order, and are of no use here.)
+    by side, as they are published, with a list ``val.txt`` beside ``classnames.txt``: a line is
+    ``ILSVRC2012_val_00000001.JPEG 65`` (Caffe's list: the place among the sorted folder names) or ``… n01751748``. (The
+    numbers in the development kit's ``ILSVRC2012_validation_ground_truth.txt`` are in another order: it is not read.)
 
     Raises:
         PeftmarkError: on a class without a name or without a folder, on another number of classes than `classes`, and
-            on what `checked` finds.
+            on what `listing` finds.
     """
     names = _class_names(folder / NAMES, classes)
     labels = {name: label for label, name in enumerate(names)}
@@ -33,7 +34,7 @@ def read_imagenet(folder: Path, classes: int) -> Listing:
         test, listed = _from_folders(folder, "images/val", labels), False
     else:
         test, listed = list(_from_list(folder, labels)), True
-    return checked(folder, {"train": train, "test": test}, list(names.values()), folder, must_exist=listed)
+    return listing(folder, {"train": train, "test": test}, list(names.values()), str(folder), must_exist=listed)
 
 
 def read_variant(folder: Path, images: str, classes: int, all_classes: int, names_beside: Path) -> Listing:
@@ -64,21 +65,21 @@ def read_variant(folder: Path, images: str, classes: int, all_classes: int, name
         folders = {name: label for label, name in enumerate(found)}
         class_names = [names[name] for name in found]
     if len(found) != classes:
-        raise PeftmarkError(f"{folder / images} has {len(found)} folders of classes; it should have {classes}")
-    return checked(folder, {"test": _from_folders(folder, images, folders)}, class_names, folder, must_exist=False)
+        raise not_the_classes(folder / images, len(found), classes, "a folder each; get the missing ones")
+    return listing(folder, {"test": _from_folders(folder, images, folders)}, class_names, str(folder), must_exist=False)
 
 
 def _class_names(file: Path, classes: int) -> dict[str, str]:
     """Class names by folder name, sorted by it: a line is ``n01440764 tench``."""
     names: dict[str, str] = {}
-    for where, line in lines(file, f"a line is `n01440764 tench`; {WHENCE}"):
+    for where, line in numbered_lines(file, f"a line is `n01440764 tench`; {WHENCE}"):
         folder, _, name = line.partition(" ")
         if not name:
             raise PeftmarkError(f"{where}: {line!r} is not a folder's name and a class name")
         if names.setdefault(folder, name) != name:
             raise PeftmarkError(f"{where}: {folder} stands there twice, as {name!r} and as {names[folder]!r}")
     if len(names) != classes:
-        raise PeftmarkError(f"{file} names {len(names)} classes; it should name {classes}: get it again; {WHENCE}")
+        raise not_the_classes(file, len(names), classes, WHENCE)
     return dict(sorted(names.items()))
 
 
@@ -90,7 +91,7 @@ def _from_folders(folder: Path, images: str, labels: dict[str, int]) -> list[Exa
         found = [e.name for e in _entries(folder / images / name) if Path(e.name).suffix.lower() in IMAGES]
         if not found:
             raise PeftmarkError(f"{where} has no images ({', '.join(IMAGES)}): put those of the class there")
-        examples += [Example(f"{images}/{name}/{image}", label, f"{where}/{image}") for image in sorted(found)]
+        examples += [(f"{images}/{name}/{image}", label, where) for image in sorted(found)]
     return examples
 
 
@@ -100,13 +101,13 @@ def _from_list(folder: Path, labels: dict[str, int]) -> Iterator[Example]:
         "or write a line `ILSVRC2012_val_00000001.JPEG 65` for each"
     )
     by_text = {**labels, **{str(label): label for label in labels.values()}}
-    for where, line in lines(folder / "val.txt", advice):
+    for where, line in numbered_lines(folder / "val.txt", advice):
         image, _, label = line.partition(" ")
         if label.strip() not in by_text:
             raise PeftmarkError(
                 f"{where}: the class is {label.strip()!r}; it must be a folder's name or 0 to {len(labels) - 1}"
             )
-        yield Example(f"images/val/{inside(image, where)}", by_text[label.strip()], where)
+        yield f"images/val/{check_inside(image, where)}", by_text[label.strip()], where
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -34,8 +34,10 @@ def describe_pair(root: Path, method: str, backbone: str) -> None:
 
 def describe_task(root: Path, task: Task, data: TaskData) -> None:
     """Write the card of a task, and the manifest of what was drawn for it, where this process has not yet."""
-    if (manifest := task.manifest()) is not None:
+    drawn = (root, "manifests", f"{task.name}, draw {task.draw}")
+    if drawn not in _written and (manifest := task.manifest()) is not None:
         write_manifest(root, manifest)
+    _written.add(drawn)
     if _first(root, "tasks", task.name):
         picture, labels = sample_picture(data)
         facts = {**task_facts(task, data), "sample_labels": labels}

@@ -129,7 +129,7 @@ class Task(ABC):
         """Read or generate the data. Raises PeftmarkError where they are not there, saying what to put where."""
 
     def manifest(self) -> dict[str, Any] | None:
-        """What a drawn split consists of, as plain data, to be written beside the records; None where nothing is drawn."""
+        """What a drawn split consists of, plain data to be written beside the records; None where nothing is drawn."""
         return None
 
     def headline(self, tests: Mapping[str, float]) -> float:

@@ -16,7 +16,7 @@ Example = tuple[str, int, str]
 
 @dataclass(frozen=True)
 class Listing:
-    """The splits of a data set by name (``train``, ``val``, ``test``; some sets have fewer), sorted by label and path."""
+    """The splits of a data set by name (``train``, ``val``, ``test``, or fewer), sorted by label and path."""
 
     splits: Mapping[str, ImageList]
     class_names: tuple[str, ...]

@@ -63,8 +63,8 @@ class UCF101(VideoSet):
     """UCF101 (Soomro et al. 2012, arXiv:1212.0402): videos in ``UCF-101/`` or ``videos/``, a folder a class.
 
     Lists in ``ucfTrainTestlist/`` or ``annotations/``: ``classInd.txt`` (``1 ApplyEyeMakeup``, from 1),
-    ``trainlist01.txt`` (``ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1``) and ``testlist01.txt`` (paths alone). Videos of
-    a group (``g08``) are cut from one, so whole groups are held out for validation: 24 and 25, which are in no test.
+    ``trainlist01.txt`` (``ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1``) and ``testlist01.txt`` (paths alone). Videos
+    of a group (``g08``) are cut from one, so whole groups are held out for validation: 24 and 25, which are in no test.
 
     Class attributes:
         split: 1, 2 or 3 of the published ones.
@@ -221,8 +221,8 @@ class K400(VideoSet):
     """Kinetics-400 (Kay et al. 2017, arXiv:1705.06950): 400 actions.
 
     Lists with lines ``path label``: ``train.txt`` and ``val.txt`` with paths below the folder, or mmaction2's
-    ``kinetics400_{train,val}_list_videos.txt`` with paths below ``videos_train/`` and ``videos_val/``; ``classes.txt`` or
-    ``label_map_k400.txt`` names the classes, if it is there. The published validation videos are the test. Clips are
+    ``kinetics400_{train,val}_list_videos.txt`` with paths below ``videos_train/`` and ``videos_val/``; ``classes.txt``
+    or ``label_map_k400.txt`` names the classes, if it is there. The published validation videos are the test. Clips are
     every 16th frame; a test averages three clips of the middle (ST-Adapter's views). Many videos are gone from the web:
     a list names what is there, and its hash is in the record.
     """
@@ -242,7 +242,7 @@ class K400(VideoSet):
         name, below = f"kinetics400_{split}_list_videos.txt", f"videos_{split}"
         if not (root / name).is_file():
             return read_list(root, f"{split}.txt")
-        return [replace(e, path=f"{below}/{e.path}") for e in read_list(root / below, f"../{name}")]
+        return [replace(e, path=f"{below}/{e.path}") for e in read_list(root / below, str(root / name))]
 
 
 def _below(root: Path, *names: str) -> Path:

@@ -19,7 +19,7 @@ from .registry import BACKBONES, METHODS, SUITES, TASKS, Registry, load_plugins
 
 if TYPE_CHECKING:
     from .benchmark.launch.outcome import Options, Outcome
-    from .benchmark.plan import Spec
+    from .benchmark.plan import Plan, Spec
     from .results import CostRecord, CostSpec, Memory
 
 KINDS: dict[str, Registry[Any]] = {"methods": METHODS, "backbones": BACKBONES, "tasks": TASKS, "suites": SUITES}
@@ -143,7 +143,14 @@ def show(kind: str, name: str, plugins: tuple[str, ...]) -> None:
     "--cache/--no-cache", default=True, help="Compute what comes before a method's first change once, not every step."
 )
 @click.option("--save-adapters", is_flag=True, help="Keep what was trained, as safetensors beside the records.")
-@click.option("--dry-run", is_flag=True, help="Print what would be run.")
+@click.option("--available", is_flag=True, help="Leave out what has no data or weights here, and run the rest.")
+@click.option("--dry-run", is_flag=True, help="Print what would be run, what is missing, and what it would take.")
+@click.option(
+    "--throughput",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="With --dry-run: training images a second, for an estimate in hours (`peftmark profile --speed` measures it).",
+)
 @import_option
 def run_command(
     suite: str | None,
@@ -162,7 +169,9 @@ def run_command(
     timeout: float | None,
     cache: bool,
     save_adapters: bool,
+    available: bool,
     dry_run: bool,
+    throughput: float | None,
     plugins: tuple[str, ...],
 ) -> None:
     """Run methods on backbones and tasks, and write a record of each run; profile what a suite says to profile.
@@ -190,6 +199,7 @@ def run_command(
             protocol_settings=parsed["protocol"],
             protocol=protocol,
             hardware_class=hardware_class(found) if found.type == "cuda" else None,
+            partial=dry_run or available,
         )
     )
     store = Store(results)
@@ -197,7 +207,10 @@ def run_command(
         work = pending(planned.specs, store, existing)
         for spec in work.todo:
             click.echo(f"{spec.id}  {_label(spec)}")
+        for reason in planned.absent.values():
+            click.echo(f"missing: {reason}")
         click.echo(f"{len(work.todo)} to run, {sum(work.done.values())} finished, in {results}")
+        _say_estimate(planned, throughput)
         return
     from .benchmark.launch.outcome import Options
 
@@ -217,8 +230,64 @@ def run_command(
         work = pending(planned.specs, store, existing)  # under the lock: another command may just have ended
         for path in work.damaged:
             click.echo(f"{path} is damaged: set aside as {store.set_aside(path)}, run again", err=True)
-        counts = _carry_out(work.todo, options)
+        todo, absent = _prepare(work.todo, planned.absent, available)
+        counts = _carry_out(todo, options)
     _summarize(counts, work.done, results)
+    if absent:
+        raise SystemExit(1)
+
+
+def _say_estimate(planned: Plan, throughput: float | None) -> None:
+    from .benchmark.estimate import estimate
+
+    found = estimate(planned)
+    if not found.runs:
+        return
+    hours = f": {found.hours(throughput):,.1f} hours at {throughput:g} images a second" if throughput else ""
+    others = f" ({found.unknown:,} other runs are not counted)" if found.unknown else ""
+    click.echo(
+        f"at most {found.trained / 1e6:,.1f} million training and {found.evaluated / 1e6:,.1f} million test images in "
+        f"all {found.runs:,} runs{hours}{others}"
+    )
+
+
+def _prepare(todo: list[Spec], absent: dict[str, str], available: bool) -> tuple[list[Spec], dict[str, str]]:
+    """Decode what the runs need, once, before they start.
+
+    Returns:
+        What can be run, and what is not there, with the reason, each said on stderr.
+
+    Raises:
+        PeftmarkError: where data cannot be read, unless what is `available` is to be run.
+    """
+    from .results import RunSpec
+
+    absent = dict(absent)
+    for name in dict.fromkeys(spec.task.name for spec in todo if isinstance(spec, RunSpec)):
+        try:
+            for warning in TASKS[name](name).prepare(_Decoding(name)):
+                click.echo(f"warning: task {name}: {warning}", err=True)
+        except PeftmarkError as error:
+            if not available:
+                raise
+            absent[f"task {name}"] = str(error)
+    for reason in absent.values():
+        click.echo(f"left out: {reason}", err=True)
+    return [spec for spec in todo if not (isinstance(spec, RunSpec) and f"task {spec.task.name}" in absent)], absent
+
+
+class _Decoding:
+    """Progress of a task's data: a line on a terminal that counts; elsewhere one for every list that is done."""
+
+    def __init__(self, task: str) -> None:
+        self.task = task
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        line = f"{self.task}: {what}: {done:,} of {total:,} images decoded"
+        if sys.stdout.isatty():
+            click.echo(f"\r{line}", nl=done == total)
+        elif done == total:
+            click.echo(line)
 
 
 @main.command("profile")

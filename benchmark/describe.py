@@ -61,6 +61,8 @@ def task_facts(task: Task, data: TaskData) -> dict[str, Any]:
     return {
         "track": task.track,
         "metric": task.metric,
+        **({"preprocessing": task.preprocessing} if task.preprocessing else {}),
+        **({"warnings": list(data.warnings)} if data.warnings else {}),
         "num_classes": len(data.train.class_names),
         "chance_percent": round(task.headline(chances), 2),
         "n_train": len(data.train),

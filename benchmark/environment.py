@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -81,7 +82,7 @@ def _git() -> tuple[str | None, bool | None]:
         return None, None
 
 
-def environment(device: torch.device, data_sha256: str | None = None) -> Env:
+def environment(device: torch.device, data_sha256: str | None = None, data_warnings: Sequence[str] = ()) -> Env:
     sha, dirty = _git()
     return Env(
         hardware_class=hardware_class(device),
@@ -93,4 +94,5 @@ def environment(device: torch.device, data_sha256: str | None = None) -> Env:
         dirty=dirty,
         threads=torch.get_num_threads(),
         data_sha256=data_sha256,
+        data_warnings=list(data_warnings),
     )

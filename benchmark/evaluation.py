@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import Unsupported
 from ..methods import AdaptedModel, OpenVocabularyClassifier
 from ..results import VariantFigure
 from ..tasks import Split, Task, TaskData
-from .inputs import VALIDATION, Inputs, named_test
+from .inputs import BOTH, VALIDATION, Inputs, named_test
 from .savings import autocast
 
 
@@ -26,8 +27,22 @@ class Evaluator:
     inputs: Inputs
     precision: str
 
+    @property
+    def validates(self) -> bool:
+        """Whether the validation split says something: not of a model that is trained on it."""
+        return self.inputs.trained_on != BOTH
+
     def validation(self) -> float:
-        """Accuracy on the validation split, in percent."""
+        """Accuracy on the validation split, in percent.
+
+        Raises:
+            Unsupported: where it is what the model is trained on.
+        """
+        if not self.validates:
+            raise Unsupported(
+                f"{type(self.model.method).__name__} chooses by validation accuracy at the end of its training, and the "
+                f"protocol's final training takes the validation images: --set protocol.final_training=train"
+            )
         return accuracy(self._predict(VALIDATION, self.data.validation), self.data.validation)
 
     def tests(self) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -40,7 +55,8 @@ class Evaluator:
         figures = []
         for variant in self.model.method.variants():
             self.model.method.select(self.model, variant)
-            validation, test = self.validation(), self.task.headline(self.tests()[1])
+            validation = self.validation() if self.validates else None
+            test = self.task.headline(self.tests()[1])
             figures.append(VariantFigure(axis=variant.axis, value=variant.value, validation=validation, test=test))
         return figures
 

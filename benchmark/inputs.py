@@ -26,7 +26,7 @@ AT_ONCE = 2**32
 FEW = 4
 """Vectors from which on a matrix product maps each as it would in a larger batch; for fewer, MKL has other kernels."""
 
-TRAIN, VALIDATION = "train", "validation"
+TRAIN, VALIDATION, BOTH = "train", "validation", "train+validation"
 
 
 def named_test(name: str) -> str:
@@ -72,20 +72,28 @@ class Inputs:
     ) -> None:
         self.model = model
         self.spec = spec
+        self.data = data
         self.splits = {TRAIN: data.train, VALIDATION: data.validation}
         self.splits |= {named_test(name): split for name, split in data.tests.items()}
         self.preprocess = preprocess
         self.cache = cache
         self.bare = bare
-        self.labels = data.train.labels.to(preprocess.device)
+        self.train_on(TRAIN)
+
+    def train_on(self, name: str) -> None:
+        """From now on, what is trained on is the training images (`TRAIN`), or these and the validation's (`BOTH`)."""
+        if name == BOTH and BOTH not in self.splits:
+            self.splits[BOTH] = self.data.train_and_validation()
+        self.trained_on = name
+        self.labels = self.splits[name].labels.to(self.preprocess.device)
 
     def images(self) -> Tensor | Lazily:
         """The training images (N, …)."""
-        images = self.splits[TRAIN].images
+        images = self.splits[self.trained_on].images
         height, width = self.model.anatomy.image_size
         if images.shape[:-3].numel() * 3 * height * width * 4 > AT_ONCE:
             return Lazily(images, self.preprocess)
-        kept = self._kept(TRAIN, 0, "float32")
+        kept = self._kept(self.trained_on, 0, "float32")
         return self.preprocess(images) if kept is None else kept.to(self.preprocess.device)
 
     def training(self, batch_size: int, precision: str) -> tuple[int, Tensor | Lazily]:
@@ -97,11 +105,11 @@ class Inputs:
         if not self.model.method.looks_at_images:
             self.model.train()
             start = self._start(training=True)
-            rows = (len(self.labels) % batch_size or batch_size) * _frames(self.splits[TRAIN])
+            rows = (len(self.labels) % batch_size or batch_size) * _frames(self.splits[self.trained_on])
             if rows < FEW:
                 segments = self.model.anatomy.segments(self.model.output)
                 start = min([start, *(index for index, segment in enumerate(segments) if segment.pooled)])
-        kept = self._kept(TRAIN, start, precision) if start > 0 else None
+        kept = self._kept(self.trained_on, start, precision) if start > 0 else None
         if kept is None or self.cache is None:
             return 0, self.images()
         return start, kept if self.cache.is_mapped(kept) else kept.to(self.preprocess.device)
@@ -124,7 +132,7 @@ class Inputs:
 
     def scoring_views(self, size: int, views: Views) -> Iterator[Tensor]:
         """Views of the training images, in batches of `size` images."""
-        return self._views(self.splits[TRAIN].images.split(size), views)
+        return self._views(self.splits[self.trained_on].images.split(size), views)
 
     def _views(self, batches: Iterable[Tensor], views: Views) -> Iterator[Tensor]:
         """Drawn from the run's seed, whatever else has drawn numbers before."""
@@ -145,8 +153,8 @@ class Inputs:
         """What segment `start` reads of a split (N, …), on the host; None without a cache, or without room in it."""
         if self.cache is None:
             return None
-        spec, anatomy, split = self.spec, self.model.anatomy, self.splits[name]
-        key: tuple[object, ...] = (spec.task, name, anatomy.image_size, anatomy.mean, anatomy.std)
+        spec, split = self.spec, self.splits[name]
+        key: tuple[object, ...] = (spec.task, name, *self.preprocess.key)
         if start > 0:
             key += (spec.backbone, self.model.output, start, precision)
         # images and what a stem makes of them are made about as fast as they are read from a disk

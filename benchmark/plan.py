@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +30,7 @@ from ..results import (
     decode_record,
 )
 from ..tasks import draw_of, make_task
-from .protocol import load_protocol
+from .protocol import Protocol, load_protocol
 from .suite import ProfileBlock, Suite, find_suite
 
 
@@ -40,6 +40,7 @@ class Request:
 
     Attributes:
         hardware_class: of the GPU on which profiles are measured; None estimates them.
+        partial: whether runs whose data or weights are not there are left out of the plan, which then lists them.
 
     Raises (when planned):
         PeftmarkError: on unknown names and settings, with the nearest known ones.
@@ -54,6 +55,7 @@ class Request:
     protocol_settings: Mapping[str, Any] = field(default_factory=dict)
     protocol: str = "embedded-v1"
     hardware_class: str | None = None
+    partial: bool = False
 
 
 Spec = RunSpec | CostSpec
@@ -65,10 +67,17 @@ class Plan:
 
     Attributes:
         checkpoints: local weights files by sha256: a spec names weights by their hash, not by where they lie.
+        protocol: of the runs; None where there are only profiles.
+        wanted: how many runs were asked for, with those that cannot be planned, by task and by what its method's phases
+            are in the protocol's epochs.
+        absent: data and weights that are not there, with the reason.
     """
 
     specs: list[Spec]
     checkpoints: dict[str, Path]
+    protocol: Protocol | None = None
+    wanted: Counter[tuple[str, float]] = field(default_factory=Counter)
+    absent: dict[str, str] = field(default_factory=dict)
 
 
 def plan(request: Request) -> Plan:
@@ -76,7 +85,7 @@ def plan(request: Request) -> Plan:
     suite = find_suite(request.suite) if request.suite else None
     runs = _plan_runs(suite, request) if suite is None or suite.runs else Plan([], {})
     costs = _plan_costs(suite, request) if suite is not None and not request.tasks else []
-    return Plan([*runs.specs, *costs], runs.checkpoints)
+    return replace(runs, specs=[*runs.specs, *costs])
 
 
 def _plan_costs(suite: Suite, request: Request) -> list[Spec]:
@@ -160,7 +169,18 @@ def _plan_runs(suite: Suite | None, request: Request) -> Plan:
     seeds = request.seeds or (suite.seeds if suite else [0])
     runs = [specs.make(*pair, seed) for seed in seeds for pair in pairs]
     check_held(protocol.frozen_dtype)
-    return Plan(list({spec.run_id: spec for spec in runs}.values()), specs.checkpoints)
+    if specs.absent and not request.partial:
+        raise PeftmarkError(_all_absent(specs.absent))
+    wanted = Counter((task, specs.epochs(method, config)) for _, task, method, config in pairs for _ in seeds)
+    planned = {spec.run_id: spec for spec in runs if spec is not None}
+    return Plan(list(planned.values()), specs.checkpoints, protocol, wanted, specs.absent)
+
+
+def _all_absent(absent: Mapping[str, str]) -> str:
+    first, *others = absent.values()
+    if not others:
+        return first
+    return f"{first}; {len(others)} more are missing (--dry-run lists them, --available runs what is there)"
 
 
 def _changed(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,33 +244,57 @@ class _Specs:
         self.backbones: dict[tuple[str, bool], BackboneSpec] = {}
         self.tasks: dict[tuple[str, int], TaskSpec] = {}
         self.checkpoints: dict[str, Path] = {}
+        self.absent: dict[str, str] = {}
 
-    def make(self, backbone: str, task: str, method: str, config: Mapping[str, Any], seed: int) -> RunSpec:
+    def make(self, backbone: str, task: str, method: str, config: Mapping[str, Any], seed: int) -> RunSpec | None:
+        """None where the data or the weights are not there, which `absent` then says."""
         made = make_method(method, {**config, **self.settings})
         _check_recordable(f"method {method!r}", made.config())
+        built, data = self._backbone(backbone, made.pretrained), self._task(task, draw_of(task, seed))
+        if built is None or data is None:
+            return None
         return RunSpec(
             method=MethodSpec(name=method, version=made.version, config=made.config()),
-            backbone=self._backbone(backbone, made.pretrained),
-            task=self._task(task, draw_of(task, seed)),
+            backbone=built,
+            task=data,
             protocol=self.protocol,
             seed=seed,
         )
 
-    def _backbone(self, name: str, pretrained: bool) -> BackboneSpec:
-        key = (name, pretrained)
+    def epochs(self, method: str, config: Mapping[str, Any]) -> float:
+        """Of all phases of a method, in the protocol's."""
+        return sum(phase.epochs for phase in make_method(method, {**config, **self.settings}).phases())
+
+    def _backbone(self, name: str, pretrained: bool) -> BackboneSpec | None:
+        key, label = (name, pretrained), f"backbone {name}"
         if key not in self.backbones:
             builder = find_backbone(name)
-            weights = builder.weights_id(pretrained)
+            if pretrained and label in self.absent:
+                return None
+            try:
+                weights = builder.weights_id(pretrained)
+            except PeftmarkError as error:
+                self.absent[label] = str(error)
+                return None
             if pretrained and builder.checkpoint is not None:
                 self.checkpoints[weights] = builder.checkpoint.resolve()
             self.backbones[key] = BackboneSpec(name=builder.name, weights=weights)
         return self.backbones[key]
 
-    def _task(self, name: str, draw: int) -> TaskSpec:
-        key = (name, draw)
+    def _task(self, name: str, draw: int) -> TaskSpec | None:
+        key, label = (name, draw), f"task {name}"
         if key not in self.tasks:
             task = make_task(name, draw)
-            self.tasks[key] = TaskSpec(name=name, version=task.version, split_sha256=task.split_sha256())
+            if label in self.absent:
+                return None
+            try:
+                split = task.split_sha256()
+            except PeftmarkError as error:
+                self.absent[label] = str(error)
+                return None
+            self.tasks[key] = TaskSpec(
+                name=name, version=task.version, split_sha256=split, preprocessing=task.preprocessing
+            )
         return self.tasks[key]
 
 

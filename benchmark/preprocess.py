@@ -10,18 +10,27 @@ from torchvision.transforms import InterpolationMode, v2
 from ..backbones import Anatomy
 from ..methods import Views
 
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet's pixels."""
+
 
 class Preprocess:
     """uint8 images (N, 3, H, W) or clips (N, T, 3, H, W) -> normalised float32 at the backbone's input size.
 
-    Bicubic, antialiased resizing where the sizes differ, then the mean and standard deviation of the weights.
+    Bicubic, antialiased resizing where the sizes differ, then the mean and standard deviation of the weights, or those
+    of ImageNet (see `Protocol.normalization`).
+
+    Attributes:
+        key: what decides the result.
     """
 
-    def __init__(self, anatomy: Anatomy, device: torch.device) -> None:
+    def __init__(self, anatomy: Anatomy, device: torch.device, normalization: str = "backbone") -> None:
         self.size = anatomy.image_size
-        self.mean = torch.tensor(anatomy.mean, device=device).view(3, 1, 1)
-        self.std = torch.tensor(anatomy.std, device=device).view(3, 1, 1)
+        mean, std = IMAGENET if normalization == "imagenet" else (anatomy.mean, anatomy.std)
+        self.mean = torch.tensor(mean, device=device).view(3, 1, 1)
+        self.std = torch.tensor(std, device=device).view(3, 1, 1)
         self.device = device
+        self.key = (self.size, mean, std)
 
     def __call__(self, images: Tensor) -> Tensor:
         frames = images.to(self.device).flatten(0, -4).float() / 255

@@ -15,6 +15,8 @@ from ..results.cost import FrozenDtype, Precision, check_precision
 
 PROTOCOLS = Path(__file__).parent / "protocols"
 
+FinalTraining = Literal["train", "train+validation"]
+
 
 class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One protocol. A record made under changed settings carries the changes and leaves the ranking.
@@ -23,6 +25,9 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         epochs, batch_size: of training; the last, smaller batch is kept.
         weight_decay: on tensors with two axes or more; biases, norms and scales are not decayed.
         schedule, warmup_epochs: linear warm-up, then cosine to zero (or constant), by step.
+        normalization: the mean and standard deviation of pixels: those the weights were trained with, or ImageNet's.
+        final_training: what the model that is tested is trained on. After ``train+validation`` no validation figure is
+            left; what a method chooses before (a phase of search) it chooses on the validation split, trained on train.
         precision: of training and evaluation; ``bfloat16`` is autocast.
         frozen_dtype: what the matrices that do not train are held in (see `backbones.frozen.hold`).
         gradient_checkpointing: whether the backward pass computes a block's activations again.
@@ -40,6 +45,8 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     schedule: Literal["cosine", "constant"]
     warmup_epochs: float
     precision: Precision
+    normalization: Literal["backbone", "imagenet"] = "backbone"
+    final_training: FinalTraining = "train"
     frozen_dtype: FrozenDtype = "float32"
     gradient_checkpointing: bool = False
     learning_rates: dict[str, float]

@@ -37,7 +37,7 @@ from ..tasks import Task, TaskData, draw_of, make_task
 from .environment import environment
 from .evaluation import Evaluator, predictions_sha256
 from .failures import describe_error, status_of
-from .inputs import Inputs, TrainingBatches
+from .inputs import TRAIN, Inputs, TrainingBatches
 from .prefix_cache import PrefixCache
 from .preprocess import Preprocess
 from .protocol import protocol_of
@@ -52,6 +52,7 @@ class _Progress:
     phase: str = "setup"
     seconds: dict[str, float] = field(default_factory=dict)
     data_sha256: str | None = None
+    data_warnings: tuple[str, ...] = ()
     params: Params | None = None
     storage: Storage | None = None
     phases: list[PhaseCost] = field(default_factory=list)
@@ -101,11 +102,16 @@ def _run(
     with progress.enter("data"):
         draw = draw_of(spec.task.name, spec.seed)
         task, data = load_task(spec.task.name, draw)
+        progress.data_warnings = data.warnings
         progress.data_sha256 = _data_sha256(spec.task.name, draw)
     with progress.enter("setup"):
         model = _build(spec, checkpoint, task, data).to(device)
         bare = None if spec.backbone.weights == RANDOM else _pretrained(spec.backbone, checkpoint)
-        inputs = Inputs(model, spec, data, Preprocess(model.anatomy, device), cache, bare)
+        inputs = Inputs(model, spec, data, Preprocess(model.anatomy, device, protocol.normalization), cache, bare)
+        phases = model.method.phases()
+        last = max((index for index, phase in enumerate(phases) if phase.epochs > 0), default=0)
+        # what a method chooses by validation figures, it chooses before the phase that ends in the tested model
+        inputs.train_on(protocol.final_training if last == 0 else TRAIN)
         model.method.prepare(model, TrainingBatches(inputs, protocol.batch_size))
         hold_frozen(model, protocol.frozen_dtype)
         progress.params = count_parameters(model)
@@ -120,10 +126,10 @@ def _run(
         seed=spec.seed,
         validation=evaluator.validation,
     )
-    phases = model.method.phases()
-    last = max((index for index, phase in enumerate(phases) if phase.epochs > 0), default=0)
     curve: Curve = []
     for index, phase in enumerate(phases):
+        if index == last:
+            inputs.train_on(protocol.final_training)
         with progress.enter("train" if index == last else "tuning"):
             of_phase, cost = trainer.train(phase)
         curve = of_phase or curve
@@ -132,7 +138,7 @@ def _run(
             progress.params = count_parameters(model)  # a phase may have changed what is trained
     progress.found = model.method.found()
     with progress.enter("evaluation"):
-        validation = evaluator.validation()
+        validation = evaluator.validation() if evaluator.validates else None
         predictions, figures = evaluator.tests()
         variants = evaluator.variants()
     adapter = safetensors.torch.save(model.adapter_state_dict())
@@ -209,7 +215,7 @@ def _record(spec: RunSpec, device: torch.device, progress: _Progress, **outcome:
         run_id=spec.run_id,
         spec=spec,
         time_s=Time(**{phase: round(seconds, 3) for phase, seconds in progress.seconds.items()}),
-        env=environment(device, progress.data_sha256),
+        env=environment(device, progress.data_sha256, progress.data_warnings),
         created=now(),
         protocol_deviation=deviation(spec),
         params=progress.params,

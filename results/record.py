@@ -38,10 +38,12 @@ class BackboneSpec(Frozen, frozen=True):
     """The sha256 of the weights' file, or ``"random"``."""
 
 
-class TaskSpec(Frozen, frozen=True):
+class TaskSpec(Frozen, frozen=True, omit_defaults=True):
     name: str
     version: int
     split_sha256: str
+    preprocessing: str | None = None
+    """How files became pixels, by name, e.g. ``squash-bicubic-224``. None, where there are no files, is left out."""
 
 
 class ProtocolSpec(Frozen, frozen=True):
@@ -159,6 +161,8 @@ class Env(Frozen, frozen=True):
     threads: int
     data_sha256: str | None = None
     """Of the pixels and labels that were used: two machines whose data differ can be told apart."""
+    data_warnings: list[str] = []
+    """What is odd about the data, e.g. that they are JPEG copies of a set without loss."""
 
 
 class RunRecord(Frozen, frozen=True):

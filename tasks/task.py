@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +12,14 @@ import torch
 from torch import Tensor
 
 from ..registry import TASKS
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being read, how many examples of it are done, and of how many."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Shows no progress."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,17 @@ class Task(ABC):
     @abstractmethod
     def split_sha256(self) -> str:
         """Of what decides which examples are in which split; cheap, and equal on every machine."""
+
+    def expected_sizes(self) -> tuple[int, int, int] | None:
+        """Images of the training, validation and test splits, as far as that is known without any data; else None."""
+        return None
+
+    def prepare(self, progress: Progress) -> tuple[str, ...]:
+        """What can be done once for all runs, before they are launched, with progress; and the data's warnings.
+
+        Raises PeftmarkError as `load`.
+        """
+        return ()
 
     @abstractmethod
     def load(self) -> TaskData:

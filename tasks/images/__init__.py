@@ -1,20 +1,26 @@
 """Images on disk: where they are, lists of them, and the cache of decoded pixels. Tasks of real data build on it."""
 
-from .cache import Decoded, Progress, decoded
-from .lists import ImageList, check_inside, image_list, numbered_lines
+from .cache import Decoded, decoded
+from .lists import ImageList, check_disjoint, check_inside, image_list, numbered_lines, read_list, shown
 from .location import cache_folder, data_root, dataset_folder
 from .preprocessing import Preprocessing
+from .task import ImageTask, Lists, check_classes
 
 __all__ = [
     "Decoded",
     "ImageList",
+    "ImageTask",
+    "Lists",
     "Preprocessing",
-    "Progress",
     "cache_folder",
+    "check_classes",
+    "check_disjoint",
     "check_inside",
     "data_root",
     "dataset_folder",
     "decoded",
     "image_list",
     "numbered_lines",
+    "read_list",
+    "shown",
 ]

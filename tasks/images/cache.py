@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +29,10 @@ from torch import Tensor
 
 from ...errors import PeftmarkError
 from ...results import canonical_json
+from ..task import Progress, silent
 from .lists import ImageList, shown, sizes_and_times
 from .location import CACHE, cache_folder
 from .preprocessing import Preprocessing
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being decoded, how many images are done, and of how many."""
 
 FORMAT = 1
 _DIGEST = hashlib.sha256().digest_size
@@ -75,9 +72,7 @@ class Decoder(Protocol):
         """uint8 of `shape`. Raises Exception of many kinds."""
 
 
-def decoded(
-    images: ImageList, preprocessing: str | Decoder, progress: Progress = lambda what, done, total: None
-) -> Decoded:
+def decoded(images: ImageList, preprocessing: str | Decoder, progress: Progress = silent) -> Decoded:
     """The pixels of a list, from the cache, where they are put first if they are not there.
 
     Args:

@@ -152,3 +152,20 @@ def numbered_lines(file: Path, hint: str) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             yield f"{file}, line {number}", line.strip()
+
+
+def read_list(name: str, root: Path, file: str, class_names: Sequence[str]) -> ImageList:
+    """The images of ``root/file``, a line ``path label`` each; a path may hold spaces.
+
+    Raises:
+        PeftmarkError: on a line of another form, and as `image_list`; it says which line.
+    """
+    examples = []
+    for where, line in numbered_lines(root / file, f"{name} needs a line `path label` for each image there"):
+        path, *label = line.rsplit(maxsplit=1)
+        if not label:
+            raise PeftmarkError(f"{where}: {line!r} is not `path label`")
+        if not (label[0].isascii() and label[0].isdecimal()):
+            raise PeftmarkError(f"{where}: the label is {label[0]!r}; it must be a class number from 0")
+        examples.append((path, int(label[0]), where))
+    return image_list(file, root, examples, class_names)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..registry import TASKS
 
-
 Progress = Callable[[str, int, int], None]
 """Called with what is being read, how many examples of it are done, and of how many."""
 

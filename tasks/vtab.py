@@ -16,7 +16,6 @@ from ..registry import TASKS
 from .images import ImageList, ImageTask, Lists, check_classes, dataset_folder, read_list
 from .images.lists import sizes_and_times
 
-
 BOTH = "train800val200.txt"
 
 

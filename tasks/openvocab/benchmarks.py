@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
+from ...errors import PeftmarkError
 from ...registry import TASKS
 from ...results import canonical_json
 from ..headlines import harmonic_mean, target_mean
 from ..images import ImageList, decoded
-from ..task import Split, Task, TaskData
-from .draws import SHOTS, base_and_new, draw
-from .sets import SETS, VARIANTS, one_of, read_set, templates_of
+from ..task import Progress, Split, Task, TaskData, silent
+from .draws import SHOTS, VALIDATION_SHOTS, base_and_new, draw
+from .sets import SETS, VARIANTS, find_set, one_of, read_set, templates_of
 
 ALL = "all"
 TARGETS = [name for name in SETS if name != "imagenet"]
@@ -65,19 +67,44 @@ class OpenVocabulary(Task):
         }
 
     def split_sha256(self) -> str:
-        """Of the manifest."""
-        return _sha256(self.manifest())
+        """Of the manifest. Raises PeftmarkError where an image is missing, or a list is wrong; it names the task."""
+        with self._named():
+            return _sha256(self.manifest())
+
+    def expected_sizes(self) -> tuple[int, int, int]:
+        source = SETS[self.source]
+        images = source.classes * self.shots
+        return images, source.classes * min(self.shots, VALIDATION_SHOTS), self.expected_test_size()
+
+    def expected_test_size(self) -> int:
+        return SETS[self.source].test_size
+
+    def prepare(self, progress: Progress) -> tuple[str, ...]:
+        return self._load(progress).warnings
 
     def load(self) -> TaskData:
-        train, validation, tests = self.lists()
-        return TaskData(self.decoded(train), self.decoded(validation), self.decoded_tests(tests))
+        return self._load(silent)
 
-    def decoded(self, images: ImageList) -> Split:
-        pixels = decoded(images, self.preprocessing)
+    def _load(self, progress: Progress) -> TaskData:
+        with self._named():
+            train, validation, tests = self.lists()
+            return TaskData(
+                self.decoded(train, progress), self.decoded(validation, progress), self.decoded_tests(tests, progress)
+            )
+
+    def decoded(self, images: ImageList, progress: Progress) -> Split:
+        pixels = decoded(images, self.preprocessing, progress)
         return Split(pixels.images, images.label_tensor(), images.class_names, pixels.digests)
 
-    def decoded_tests(self, tests: Mapping[str, ImageList]) -> dict[str, Split]:
-        return {name: self.decoded(images) for name, images in tests.items()}
+    def decoded_tests(self, tests: Mapping[str, ImageList], progress: Progress) -> dict[str, Split]:
+        return {name: self.decoded(images, progress) for name, images in tests.items()}
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except PeftmarkError as error:
+            raise PeftmarkError(f"task {self.name}: {error}") from error
 
 
 @TASKS.register("fewshot/*", track="open_vocabulary", group="few-shot")
@@ -128,9 +155,9 @@ class BaseToNew(OpenVocabulary):
         base, new = base_and_new(read_set(self.source).splits["test"])
         return train, validation, {"base": base, "new": new}
 
-    def decoded_tests(self, tests: Mapping[str, ImageList]) -> dict[str, Split]:
+    def decoded_tests(self, tests: Mapping[str, ImageList], progress: Progress) -> dict[str, Split]:
         """Parts of the set's whole test, which few-shot tasks have too: its pixels are kept once."""
-        whole, splits, start = self.decoded(read_set(self.source).splits["test"]), {}, 0
+        whole, splits, start = self.decoded(read_set(self.source).splits["test"], progress), {}, 0
         assert whole.digests is not None
         for name, images in tests.items():
             rows = slice(start, start + len(images))
@@ -170,6 +197,11 @@ class Transfer(OpenVocabulary):
         if self.dataset == ALL:
             tests["source"] = read_set(self.source).splits["test"]
         return *self.drawn(), tests
+
+    def expected_test_size(self) -> int:
+        if self.dataset != ALL:
+            return find_set(self.dataset).test_size
+        return sum(find_set(name).test_size for name in (*self.targets, self.source))
 
     def headline(self, tests: Mapping[str, float]) -> float:
         return target_mean(tests)

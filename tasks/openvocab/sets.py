@@ -25,48 +25,57 @@ class DataSet:
     Attributes:
         folder: below ``$PEFTMARK_DATA``, as CoOp's DATASETS.md names it.
         classes: how many it has.
+        test_size: how many images its test split has, for estimates.
         read: reads the folder, as a set of so many classes.
     """
 
     folder: str
     classes: int
+    test_size: int
     read: Callable[[Path, int], Listing]
 
 
-def _split_file(folder: str, images: str, file: str, classes: int) -> DataSet:
-    return DataSet(folder, classes, lambda root, n: read_split_file(root, images, f"split_zhou_{file}.json", n))
+def _split_file(folder: str, images: str, file: str, classes: int, test_size: int) -> DataSet:
+    return DataSet(
+        folder, classes, test_size, lambda root, n: read_split_file(root, images, f"split_zhou_{file}.json", n)
+    )
 
 
-def _variant(folder: str, images: str, classes: int) -> DataSet:
+def _variant(folder: str, images: str, classes: int, test_size: int) -> DataSet:
     def read(root: Path, n: int) -> Listing:
         imagenet = SETS["imagenet"]
         return read_variant(root, images, n, imagenet.classes, data_root() / imagenet.folder)
 
-    return DataSet(folder, classes, read)
+    return DataSet(folder, classes, test_size, read)
 
 
 SETS: dict[str, DataSet] = {
-    "caltech101": _split_file("caltech-101", "101_ObjectCategories", "Caltech101", 100),
-    "dtd": _split_file("dtd", "images", "DescribableTextures", 47),
-    "eurosat": _split_file("eurosat", "2750", "EuroSAT", 10),
-    "fgvc_aircraft": DataSet("fgvc_aircraft", 100, read_aircraft),
-    "food101": _split_file("food-101", "images", "Food101", 101),
-    "imagenet": DataSet("imagenet", 1000, read_imagenet),
-    "oxford_flowers": _split_file("oxford_flowers", "jpg", "OxfordFlowers", 102),
-    "oxford_pets": _split_file("oxford_pets", "images", "OxfordPets", 37),
-    "stanford_cars": _split_file("stanford_cars", "", "StanfordCars", 196),
-    "sun397": _split_file("sun397", "SUN397", "SUN397", 397),
-    "ucf101": _split_file("ucf101", "UCF-101-midframes", "UCF101", 101),
+    "caltech101": _split_file("caltech-101", "101_ObjectCategories", "Caltech101", 100, 2465),
+    "dtd": _split_file("dtd", "images", "DescribableTextures", 47, 1692),
+    "eurosat": _split_file("eurosat", "2750", "EuroSAT", 10, 8100),
+    "fgvc_aircraft": DataSet("fgvc_aircraft", 100, 3333, read_aircraft),
+    "food101": _split_file("food-101", "images", "Food101", 101, 30300),
+    "imagenet": DataSet("imagenet", 1000, 50_000, read_imagenet),
+    "oxford_flowers": _split_file("oxford_flowers", "jpg", "OxfordFlowers", 102, 2463),
+    "oxford_pets": _split_file("oxford_pets", "images", "OxfordPets", 37, 3669),
+    "stanford_cars": _split_file("stanford_cars", "", "StanfordCars", 196, 8041),
+    "sun397": _split_file("sun397", "SUN397", "SUN397", 397, 19850),
+    "ucf101": _split_file("ucf101", "UCF-101-midframes", "UCF101", 101, 3783),
 }
 """CoOp's eleven."""
 
 VARIANTS: dict[str, DataSet] = {
-    "imagenet_v2": _variant("imagenetv2", "imagenetv2-matched-frequency-format-val", 1000),
-    "imagenet_sketch": _variant("imagenet-sketch", "images", 1000),
-    "imagenet_a": _variant("imagenet-adversarial", "imagenet-a", 200),
-    "imagenet_r": _variant("imagenet-rendition", "imagenet-r", 200),
+    "imagenet_v2": _variant("imagenetv2", "imagenetv2-matched-frequency-format-val", 1000, 10_000),
+    "imagenet_sketch": _variant("imagenet-sketch", "images", 1000, 50_889),
+    "imagenet_a": _variant("imagenet-adversarial", "imagenet-a", 200, 7_500),
+    "imagenet_r": _variant("imagenet-rendition", "imagenet-r", 200, 30_000),
 }
 """Tests of what was learned on ImageNet."""
+
+
+def find_set(name: str) -> DataSet:
+    """One of the eleven, or a variant of ImageNet."""
+    return SETS.get(name) or VARIANTS[name]
 
 
 def read_set(name: str) -> Listing:
@@ -75,13 +84,13 @@ def read_set(name: str) -> Listing:
     Raises:
         PeftmarkError: where ``$PEFTMARK_DATA`` has no such folder, or what is there is not the data set.
     """
-    data = SETS.get(name) or VARIANTS[name]
+    data = find_set(name)
     return _read(name, dataset_folder(data.folder), data.classes)
 
 
 @lru_cache(maxsize=len(SETS) + len(VARIANTS))
 def _read(name: str, root: Path, classes: int) -> Listing:
-    return (SETS.get(name) or VARIANTS[name]).read(root, classes)
+    return find_set(name).read(root, classes)
 
 
 @cache

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...errors import PeftmarkError
 from ...results import canonical_json
 from ..images import ImageList, decoded
-from ..task import Split, Task, TaskData
+from ..task import Progress, Split, Task, TaskData, silent
 from .cropping import square_crops
 from .lists import Example
 from .sampling import dense_stride, uniform_segments
@@ -92,13 +92,18 @@ class VideoTask(Task):
         sampling = (self.num_frames, self.size, self.sampling, self.stride, self.test_clips, self.test_crops, self.seed)
         return hashlib.sha256(canonical_json([content, lists.class_names, sampling])).hexdigest()
 
+    def prepare(self, progress: Progress) -> tuple[str, ...]:
+        return self._load(progress).warnings
+
     def load(self) -> TaskData:
+        return self._load(silent)
+
+    def _load(self, progress: Progress) -> TaskData:
         lists = self.lists()
-        train = self._split(lists, "train", training=True)
-        validation = self._split(lists, "validation")
-        return TaskData(
-            train, validation, {"test": self._split(lists, "test", clips=self.test_clips, crops=self.test_crops)}
-        )
+        # one after the other in one file, so that both together are no copy
+        both = self._clips(lists, "training", (*lists.train, *lists.validation), progress, drawn=len(lists.train))
+        test = self._clips(lists, "test", lists.test, progress, clips=self.test_clips, crops=self.test_crops)
+        return TaskData(_rows(both, 0, len(lists.train)), _rows(both, len(lists.train), len(both)), {"test": test})
 
     def frames_of(self, total: int, path: str, clips: int, training: bool) -> list[list[int]]:
         """The frames of each clip of a video of `total` frames."""
@@ -110,8 +115,17 @@ class VideoTask(Task):
             return [uniform_segments(total, self.num_frames, generator)]
         return dense_stride(total, self.num_frames, self.stride, clips, generator)
 
-    def _split(self, lists: VideoLists, name: str, clips: int = 1, crops: int = 1, training: bool = False) -> Split:
-        examples = lists.splits()[name]
+    def _clips(
+        self,
+        lists: VideoLists,
+        name: str,
+        examples: Sequence[Example],
+        progress: Progress,
+        clips: int = 1,
+        crops: int = 1,
+        drawn: int = 0,
+    ) -> Split:
+        """The views of videos; of the first ones frames are `drawn`, as in training."""
         videos = ImageList(
             f"{self.name}, {name}",
             lists.root,
@@ -119,41 +133,47 @@ class VideoTask(Task):
             tuple(example.label for example in examples),
             lists.class_names,
         )
-        views = _Views(self, lists.root, {lists.root / e.path: e for e in examples}, clips, crops, training)
-        pixels = decoded(videos, views)
+        by_path = {lists.root / example.path: (example, index < drawn) for index, example in enumerate(examples)}
+        pixels = decoded(videos, _Views(self, lists.root, by_path, clips, crops), progress)
         images = pixels.images[:, 0] if clips * crops == 1 else pixels.images
         return Split(images, videos.label_tensor(), lists.class_names, pixels.digests)
 
 
+def _rows(split: Split, start: int, end: int) -> Split:
+    assert split.digests is not None
+    return Split(split.images[start:end], split.labels[start:end], split.class_names, split.digests[start:end])
+
+
 @dataclass(frozen=True)
 class _Views:
-    """Makes the views of a video (an `images.cache.Decoder`)."""
+    """Makes the views of a video (an `images.cache.Decoder`).
+
+    Attributes:
+        examples: by file, and whether their frames are drawn.
+    """
 
     task: VideoTask
     root: Path
-    examples: Mapping[Path, Example]
+    examples: Mapping[Path, tuple[Example, bool]]
     clips: int
     crops: int
-    training: bool
 
     @property
     def name(self) -> str:
         task = self.task
         frames = task.sampling if task.sampling == "uniform" else f"dense {task.stride}"
-        drawn = f", drawn by {task.seed}" if self.training else ""
-        totals = hashlib.sha256(canonical_json([e.total for e in self.examples.values()])).hexdigest()[:8]
-        return (
-            f"{self.clips}x{self.crops} views of {task.num_frames} frames {frames}, {task.size} pixels{drawn}; {totals}"
-        )
+        each = [(example.total, drawn) for example, drawn in self.examples.values()]
+        digest = hashlib.sha256(canonical_json([task.seed, each])).hexdigest()[:16]
+        return f"{self.clips}x{self.crops} views of {task.num_frames} frames {frames}, {task.size} pixels, {digest}"
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.clips * self.crops, self.task.num_frames, 3, self.task.size, self.task.size
 
     def read(self, path: Path) -> NDArray[np.uint8]:
-        example = self.examples[path]
+        example, drawn = self.examples[path]
         video = example.video(self.root)
-        wanted = self.task.frames_of(video.count(), example.path, self.clips, self.training)
+        wanted = self.task.frames_of(video.count(), example.path, self.clips, drawn)
         frames = video.read(
             {index for clip in wanted for index in clip}, lambda frame: square_crops(frame, self.task.size, self.crops)
         )

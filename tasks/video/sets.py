@@ -27,12 +27,20 @@ class VideoSet(VideoTask):
 
     Class attributes:
         folders: names that the data set's folder may have. classes: how many it has.
+        published: its training and test videos, for estimates.
         held_out: the share of each class's training videos that is for validation, chosen by sha256 of their paths.
     """
 
     folders: ClassVar[tuple[str, ...]]
     classes: ClassVar[int]
+    published: ClassVar[tuple[int, int]]
     held_out: ClassVar[float] = 0.05
+
+    def expected_sizes(self) -> tuple[int, int, int]:
+        """Views of the test count as images; how much is held out does not matter where it is trained on in the end."""
+        train, test = self.published
+        held_out = round(self.held_out * train)
+        return train - held_out, held_out, test * self.test_clips * self.test_crops
 
     @abstractmethod
     def read(self, root: Path) -> tuple[list[Example], list[Example], tuple[str, ...]]:
@@ -72,6 +80,7 @@ class UCF101(VideoSet):
 
     folders = ("ucf101", "UCF101", "UCF-101")
     classes = 101
+    published = (9_537, 3_783)
     split: ClassVar[int] = 1
     held_out_groups: ClassVar[tuple[int, ...]] = (24, 25)
 
@@ -119,6 +128,7 @@ class HMDB51(VideoSet):
 
     folders = ("hmdb51", "HMDB51")
     classes = 51
+    published = (3_570, 1_530)
     held_out = 0.1
     split: ClassVar[int] = 1
 
@@ -188,6 +198,7 @@ class SSv2(VideoSet):
 
     folders = ("ssv2", "sthv2", "something-something-v2")
     classes = 174
+    published = (168_913, 24_777)
 
     def read(self, root: Path) -> tuple[list[Example], list[Example], tuple[str, ...]]:
         lists = _below(root, "labels", "annotations", ".")
@@ -229,6 +240,7 @@ class K400(VideoSet):
 
     folders = ("kinetics400", "k400", "Kinetics-400")
     classes = 400
+    published = (240_436, 19_796)
     sampling = "dense"
     test_clips = 3
     test_crops = 1

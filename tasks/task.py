@@ -132,7 +132,7 @@ class Task(ABC):
         """Of what decides which examples are in which split; cheap, and equal on every machine."""
 
     def expected_sizes(self) -> tuple[int, int, int] | None:
-        """Images of the training, validation and test splits, as far as that is known without any data; else None."""
+        """Images (or frames) of the training, validation and test splits, as far as known without any data; or None."""
         return None
 
     def prepare(self, progress: Progress) -> tuple[str, ...]:

@@ -72,9 +72,11 @@ class OpenVocabulary(Task):
             return _sha256(self.manifest())
 
     def expected_sizes(self) -> tuple[int, int, int]:
-        source = SETS[self.source]
-        images = source.classes * self.shots
-        return images, source.classes * min(self.shots, VALIDATION_SHOTS), self.expected_test_size()
+        classes = self.trained_classes()
+        return classes * self.shots, classes * min(self.shots, VALIDATION_SHOTS), self.expected_test_size()
+
+    def trained_classes(self) -> int:
+        return SETS[self.source].classes
 
     def expected_test_size(self) -> int:
         return SETS[self.source].test_size
@@ -154,6 +156,9 @@ class BaseToNew(OpenVocabulary):
         train, validation = (base_and_new(images)[0] for images in self.drawn())
         base, new = base_and_new(read_set(self.source).splits["test"])
         return train, validation, {"base": base, "new": new}
+
+    def trained_classes(self) -> int:
+        return -(-super().trained_classes() // 2)
 
     def decoded_tests(self, tests: Mapping[str, ImageList], progress: Progress) -> dict[str, Split]:
         """Parts of the set's whole test, which few-shot tasks have too: its pixels are kept once."""

@@ -36,9 +36,10 @@ class DataSet:
 
 
 def _split_file(folder: str, images: str, file: str, classes: int, test_size: int) -> DataSet:
-    return DataSet(
-        folder, classes, test_size, lambda root, n: read_split_file(root, images, f"split_zhou_{file}.json", n)
-    )
+    def read(root: Path, n: int) -> Listing:
+        return read_split_file(root, images, f"split_zhou_{file}.json", n)
+
+    return DataSet(folder, classes, test_size, read)
 
 
 def _variant(folder: str, images: str, classes: int, test_size: int) -> DataSet:

@@ -67,8 +67,9 @@ def read_aircraft(folder: Path, classes: int) -> Listing:
     advice = "extract data/ of fgvc-aircraft-2013b.tar.gz there"
     labels: dict[str, int] = {}
     for where, name in numbered_lines(folder / "variants.txt", advice):
-        if labels.setdefault(name, len(labels)) != len(labels) - 1:
+        if name in labels:
             raise PeftmarkError(f"{where}: {name!r} stands there twice: {advice}")
+        labels[name] = len(labels)
     if len(labels) != classes:
         raise not_the_classes(folder / "variants.txt", len(labels), classes, advice)
     splits: dict[str, list[Example]] = {}

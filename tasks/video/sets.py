@@ -37,17 +37,23 @@ class VideoSet(VideoTask):
     held_out: ClassVar[float] = 0.05
 
     def expected_sizes(self) -> tuple[int, int, int]:
-        """Views of the test count as images; how much is held out does not matter where it is trained on in the end."""
+        """In frames, those of all views of a test video."""
         train, test = self.published
         held_out = round(self.held_out * train)
-        return train - held_out, held_out, test * self.test_clips * self.test_crops
+        sizes = (train - held_out, held_out, test * self.test_clips * self.test_crops)
+        return sizes[0] * self.num_frames, sizes[1] * self.num_frames, sizes[2] * self.num_frames
 
     @abstractmethod
     def read(self, root: Path) -> tuple[list[Example], list[Example], tuple[str, ...]]:
         """Training and test videos of the folder, and class names. Raises PeftmarkError."""
 
     def lists(self) -> VideoLists:
-        root = dataset_folder(*self.folders)
+        try:
+            return self._checked(dataset_folder(*self.folders))
+        except PeftmarkError as error:
+            raise PeftmarkError(f"task {self.name}: {error}") from error
+
+    def _checked(self, root: Path) -> VideoLists:
         train, test, class_names = self.read(root)
         if len(class_names) != self.classes:
             raise PeftmarkError(f"{root} has {len(class_names)} classes; it should have {self.classes}: get it again")

@@ -261,11 +261,13 @@ def _prepare(todo: list[Spec], absent: dict[str, str], available: bool) -> tuple
         PeftmarkError: where data cannot be read, unless what is `available` is to be run.
     """
     from .results import RunSpec
+    from .tasks import draw_of, make_task
 
     absent = dict(absent)
-    for name in dict.fromkeys(spec.task.name for spec in todo if isinstance(spec, RunSpec)):
+    runs = [spec for spec in todo if isinstance(spec, RunSpec)]
+    for name, draw in dict.fromkeys((run.task.name, draw_of(run.task.name, run.seed)) for run in runs):
         try:
-            for warning in TASKS[name](name).prepare(_Decoding(name)):
+            for warning in make_task(name, draw).prepare(_Decoding(name)):
                 click.echo(f"warning: task {name}: {warning}", err=True)
         except PeftmarkError as error:
             if not available:

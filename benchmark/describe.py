@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..methods import make_method
 from ..registry import BACKBONES, METHODS, TASKS, Entry
-from ..results import Card, write_card
+from ..results import Card, write_card, write_manifest
 from ..results.cards import Kind, card_path
 from ..tasks import Task, TaskData
 
@@ -33,7 +33,11 @@ def describe_pair(root: Path, method: str, backbone: str) -> None:
 
 
 def describe_task(root: Path, task: Task, data: TaskData) -> None:
-    """Write the card of a task, where this process has not yet."""
+    """Write the card of a task, and the manifest of what was drawn for it, where this process has not yet."""
+    drawn = (root, "manifests", f"{task.name}, draw {task.draw}")
+    if drawn not in _written and (manifest := task.manifest()) is not None:
+        write_manifest(root, manifest)
+    _written.add(drawn)
     if _first(root, "tasks", task.name):
         picture, labels = sample_picture(data)
         facts = {**task_facts(task, data), "sample_labels": labels}

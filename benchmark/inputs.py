@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from .savings import autocast
 BATCH_SIZE = 256
 """Images a batch in evaluation; fixed, so that it cannot be a reason for two runs to differ."""
 
+AT_ONCE = 2**32
+"""Bytes of preprocessed training images up to which they are made once and kept on the device."""
+
 FEW = 4
 """Vectors from which on a matrix product maps each as it would in a larger batch; for fewer, MKL has other kernels."""
 
@@ -28,6 +32,25 @@ TRAIN, VALIDATION, BOTH = "train", "validation", "train+validation"
 def named_test(name: str) -> str:
     """What `Inputs` calls a test split."""
     return f"test {name}"
+
+
+@dataclass(frozen=True)
+class Lazily:
+    """Images (N, …) that are preprocessed when they are asked for: all together would be too large."""
+
+    images: Tensor
+    preprocess: Preprocess
+
+    @property
+    def device(self) -> torch.device:
+        """Where indices have to be."""
+        return self.images.device
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        return self.preprocess(self.images[indices])
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        return map(self.preprocess, self.images.split(size))
 
 
 class Inputs:
@@ -64,12 +87,16 @@ class Inputs:
         self.trained_on = name
         self.labels = self.splits[name].labels.to(self.preprocess.device)
 
-    def images(self) -> Tensor:
+    def images(self) -> Tensor | Lazily:
         """The training images (N, …)."""
+        images = self.splits[self.trained_on].images
+        height, width = self.model.anatomy.image_size
+        if images.shape[:-3].numel() * 3 * height * width * 4 > AT_ONCE:
+            return Lazily(images, self.preprocess)
         kept = self._kept(self.trained_on, 0, "float32")
-        return self.preprocess(self.splits[self.trained_on].images) if kept is None else kept.to(self.preprocess.device)
+        return self.preprocess(images) if kept is None else kept.to(self.preprocess.device)
 
-    def training(self, batch_size: int, precision: str) -> tuple[int, Tensor]:
+    def training(self, batch_size: int, precision: str) -> tuple[int, Tensor | Lazily]:
         """Where the model, as it is now, can start in training, and what it then reads of all training images (N, …).
 
         Too large for memory, that lies in a file on the host.

@@ -29,6 +29,7 @@ from ..results import (
     decode_cost,
     decode_record,
 )
+from ..tasks import draw_of, make_task
 from .protocol import Protocol, load_protocol
 from .suite import ProfileBlock, Suite, find_suite
 
@@ -241,7 +242,7 @@ class _Specs:
         self.protocol = protocol
         self.settings = settings
         self.backbones: dict[tuple[str, bool], BackboneSpec] = {}
-        self.tasks: dict[str, TaskSpec] = {}
+        self.tasks: dict[tuple[str, int], TaskSpec] = {}
         self.checkpoints: dict[str, Path] = {}
         self.absent: dict[str, str] = {}
 
@@ -249,7 +250,7 @@ class _Specs:
         """None where the data or the weights are not there, which `absent` then says."""
         made = make_method(method, {**config, **self.settings})
         _check_recordable(f"method {method!r}", made.config())
-        built, data = self._backbone(backbone, made.pretrained), self._task(task)
+        built, data = self._backbone(backbone, made.pretrained), self._task(task, draw_of(task, seed))
         if built is None or data is None:
             return None
         return RunSpec(
@@ -280,10 +281,10 @@ class _Specs:
             self.backbones[key] = BackboneSpec(name=builder.name, weights=weights)
         return self.backbones[key]
 
-    def _task(self, name: str) -> TaskSpec | None:
-        label = f"task {name}"
-        if name not in self.tasks:
-            task = TASKS[name](name)
+    def _task(self, name: str, draw: int) -> TaskSpec | None:
+        key, label = (name, draw), f"task {name}"
+        if key not in self.tasks:
+            task = make_task(name, draw)
             if label in self.absent:
                 return None
             try:
@@ -291,10 +292,10 @@ class _Specs:
             except PeftmarkError as error:
                 self.absent[label] = str(error)
                 return None
-            self.tasks[name] = TaskSpec(
+            self.tasks[key] = TaskSpec(
                 name=name, version=task.version, split_sha256=split, preprocessing=task.preprocessing
             )
-        return self.tasks[name]
+        return self.tasks[key]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 from ..backbones import RANDOM, Anatomy, find_backbone
 from ..errors import PeftmarkError, Unsupported
 from ..methods import AdaptedModel, Classifier, OpenVocabularyClassifier, make_method
-from ..registry import METHODS, TASKS
+from ..registry import METHODS
 from ..results import (
     SCHEMA_VERSION,
     BackboneSpec,
@@ -33,7 +33,7 @@ from ..results import (
     Time,
     write_atomically,
 )
-from ..tasks import Task, TaskData
+from ..tasks import Task, TaskData, draw_of, make_task
 from .environment import environment
 from .evaluation import Evaluator, predictions_sha256
 from .failures import describe_error, status_of
@@ -100,9 +100,10 @@ def _run(
 ) -> Quality:
     protocol = protocol_of(spec.protocol)
     with progress.enter("data"):
-        task, data = load_task(spec.task.name)
+        draw = draw_of(spec.task.name, spec.seed)
+        task, data = load_task(spec.task.name, draw)
         progress.data_warnings = data.warnings
-        progress.data_sha256 = _data_sha256(spec.task.name)
+        progress.data_sha256 = _data_sha256(spec.task.name, draw)
     with progress.enter("setup"):
         model = _build(spec, checkpoint, task, data).to(device)
         bare = None if spec.backbone.weights == RANDOM else _pretrained(spec.backbone, checkpoint)
@@ -186,15 +187,15 @@ def _pretrained(spec: BackboneSpec, checkpoint: Path | None) -> Anatomy:
 
 
 @lru_cache(maxsize=2)
-def load_task(name: str) -> tuple[Task, TaskData]:
-    """A task and its data; kept, since the runs of a task follow one another."""
-    task = TASKS[name](name)
+def load_task(name: str, draw: int = 0) -> tuple[Task, TaskData]:
+    """A task, as runs of a draw see it, and its data; kept, since the runs of a task follow one another."""
+    task = make_task(name, draw)
     return task, task.load()
 
 
 @lru_cache(maxsize=64)
-def _data_sha256(name: str) -> str:
-    return load_task(name)[1].sha256()
+def _data_sha256(name: str, draw: int) -> str:
+    return load_task(name, draw)[1].sha256()
 
 
 def count_parameters(model: AdaptedModel) -> Params:

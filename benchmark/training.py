@@ -14,7 +14,7 @@ from torch import Tensor
 from ..methods import AdaptedModel, Context, Phase
 from ..results import PhaseCost
 from .failures import Diverged
-from .inputs import Inputs
+from .inputs import Inputs, Lazily
 from .protocol import Protocol
 from .savings import autocast, checkpointed
 
@@ -72,7 +72,7 @@ class Trainer:
 
 def train(
     model: AdaptedModel,
-    images: Tensor,
+    images: Tensor | Lazily,
     labels: Tensor,
     protocol: Protocol,
     learning_rate: float,
@@ -162,10 +162,12 @@ def steps_per_epoch(n: int, protocol: Protocol) -> int:
     return math.ceil(n / protocol.batch_size)
 
 
-def _batches(images: Tensor, labels: Tensor, size: int, order: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(
+    images: Tensor | Lazily, labels: Tensor, size: int, order: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
     """An epoch's batches, on the labels' device; each index is sent to it once an epoch, not once a step."""
     permutation = torch.randperm(len(labels), generator=order)
-    chosen_images, chosen_labels = (permutation.to(tensor.device).split(size) for tensor in (images, labels))
+    chosen_images, chosen_labels = (permutation.to(device).split(size) for device in (images.device, labels.device))
     for at, labels_at in zip(chosen_images, chosen_labels, strict=True):
         yield images[at].to(labels.device), labels[labels_at]
 

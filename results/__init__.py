@@ -1,6 +1,6 @@
 """Records, their store and frames. Imports no torch."""
 
-from .cards import Card, read_cards, write_card
+from .cards import Card, read_cards, write_card, write_manifest
 from .cost import (
     Compute,
     CostRecord,
@@ -79,4 +79,5 @@ __all__ = [
     "to_frame",
     "write_atomically",
     "write_card",
+    "write_manifest",
 ]

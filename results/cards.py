@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from .record import canonical_json
 from .store import CARDS, write_atomically
 
 Kind = Literal["methods", "backbones", "tasks"]
@@ -39,6 +41,17 @@ def write_card(root: Path, kind: Kind, card: Card, picture: bytes | None = None)
         write_atomically(path.with_suffix(".png"), picture)
     data = msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n"
     if not path.exists() or path.read_bytes() != data:
+        write_atomically(path, data)
+
+
+def write_manifest(root: Path, manifest: dict[str, Any]) -> None:
+    """Write what a drawn split consists of, once: ``<results>/cards/manifests/<sha256 of the file>.json``.
+
+    The sha256 is the ``split_sha256`` of the records.
+    """
+    data = canonical_json(manifest)
+    path = root / CARDS / "manifests" / f"{hashlib.sha256(data).hexdigest()}.json"
+    if not path.exists():
         write_atomically(path, data)
 
 

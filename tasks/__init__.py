@@ -1,5 +1,5 @@
 """Tasks: data, splits, metric."""
 
-from .task import Split, Task, TaskData
+from .task import Split, Task, TaskData, draw_of, make_task
 
-__all__ = ["Split", "Task", "TaskData"]
+__all__ = ["Split", "Task", "TaskData", "draw_of", "make_task"]

@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -110,17 +110,21 @@ class Task(ABC):
     Class attributes:
         version: goes up whenever the data change; it is in every spec.
         metric: the name of the figure; figures are percent.
-        templates: prompts for open vocabulary, with {} for the class name.
+        templates: prompts for open vocabulary, with {} for the class name; a namespace task may have some by name.
         num_frames: of a clip; None for images.
         preprocessing: the name of how files became pixels (`images.Preprocessing`); None where there are no files. It
             is in every spec.
+        drawn_by_seed: whether a run's seed decides which examples are seen, as in few-shot training; `make_task`
+            then sets `draw` to the seed.
     """
 
     version: ClassVar[int] = 1
     metric: ClassVar[str] = "accuracy"
-    templates: ClassVar[tuple[str, ...]] = ()
+    templates: tuple[str, ...] = ()
     num_frames: ClassVar[int | None] = None
     preprocessing: ClassVar[str | None] = None
+    drawn_by_seed: ClassVar[bool] = False
+    draw: int = 0
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -140,7 +144,7 @@ class Task(ABC):
         """Of what decides which examples are in which split; cheap, and equal on every machine."""
 
     def expected_sizes(self) -> tuple[int, int, int] | None:
-        """Images of the training, validation and test splits, as far as that is known without any data; else None."""
+        """Images (or frames) of the training, validation and test splits, as far as known without any data; or None."""
         return None
 
     def prepare(self, progress: Progress) -> tuple[str, ...]:
@@ -154,6 +158,22 @@ class Task(ABC):
     def load(self) -> TaskData:
         """Read or generate the data. Raises PeftmarkError where they are not there, saying what to put where."""
 
+    def manifest(self) -> dict[str, Any] | None:
+        """What a drawn split consists of, plain data to be written beside the records; None where nothing is drawn."""
+        return None
+
     def headline(self, tests: Mapping[str, float]) -> float:
         """The one figure of the task (percent) from its test splits': their mean unless a task says otherwise."""
         return sum(tests.values()) / len(tests)
+
+
+def draw_of(name: str, seed: int) -> int:
+    """The draw that a run of `seed` sees of a task: the seed itself, or 0 where all runs see the same data."""
+    return seed if TASKS[name].drawn_by_seed else 0
+
+
+def make_task(name: str, draw: int = 0) -> Task:
+    """A task, as runs of a `draw_of` see it. Raises PeftmarkError on an unknown name."""
+    task = TASKS[name](name)
+    task.draw = draw
+    return task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -17,6 +18,9 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # the test processes share two cores
     os.environ.setdefault(_threads, "1")
+
+os.environ["PEFTMARK_CACHE"] = tempfile.mkdtemp(prefix="peftmark-tests-")  # not the user's own
+atexit.register(shutil.rmtree, os.environ["PEFTMARK_CACHE"], ignore_errors=True)
 
 TESTS = Path(__file__).parent
 

@@ -14,6 +14,7 @@ import torch
 from ...errors import PeftmarkError
 from ...registry import load_plugins
 from ...results import ADAPTERS, CostRecord, CostSpec, RunRecord, RunSpec, Store
+from ...tasks import draw_of
 from ..describe import describe_pair, describe_task
 from ..measure.profile import profile
 from ..plan import Spec
@@ -82,7 +83,7 @@ def _run(spec: RunSpec, options: Options) -> RunRecord:
     store.write(record)
     if record.status == "ok":
         describe_pair(store.root, spec.method.name, spec.backbone.name)
-        describe_task(store.root, *load_task(spec.task.name))
+        describe_task(store.root, *load_task(spec.task.name, draw_of(spec.task.name, spec.seed)))
     return record
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...backbones.embedded.atlas import HELD_OUT_STYLE, STYLES, load_atlas
 from ...backbones.embedded.scenes import jitter
 from ...registry import TASKS
+from ..headlines import harmonic_mean
 from ..task import Split
 from .generated import balanced_labels, to_uint8
 from .sprites import SpriteTask, family, single_scenes
@@ -103,8 +104,7 @@ class BaseToNew(Naming):
         return torch.tensor(chosen)
 
     def headline(self, tests: Mapping[str, float]) -> float:
-        base, new = tests["base"], tests["new"]
-        return 2 * base * new / (base + new) if base + new else 0.0
+        return harmonic_mean(tests)
 
 
 @TASKS.register("embedded/style_shift", track="open_vocabulary", group="domain shift")

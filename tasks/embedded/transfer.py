@@ -9,13 +9,8 @@ from torch import Tensor
 
 from ...backbones.embedded.atlas import HELD_OUT_STYLE, load_atlas
 from ...registry import TASKS
+from ..headlines import target_mean
 from .naming import Naming, seen_emoji
-
-
-def mean_without_source(tests: Mapping[str, float]) -> float:
-    """The mean over all tests but ``source`` (CoOp's protocol for both kinds of transfer)."""
-    targets = [value for name, value in tests.items() if name != "source"]
-    return sum(targets) / len(targets)
 
 
 @TASKS.register("embedded/domain_generalization", track="open_vocabulary", group="domain generalization")
@@ -51,7 +46,7 @@ class DomainGeneralization(Naming):
         return (split,) if split in self.styles or split == HELD_OUT_STYLE else (self.source_style,)
 
     def headline(self, tests: Mapping[str, float]) -> float:
-        return mean_without_source(tests)
+        return target_mean(tests)
 
 
 @TASKS.register("embedded/cross_dataset", track="open_vocabulary", group="cross-dataset")
@@ -76,4 +71,4 @@ class CrossDataset(Naming):
         return pool[torch.randperm(len(pool), generator=self.generator(f"classes {group}"))[: self.classes[group]]]
 
     def headline(self, tests: Mapping[str, float]) -> float:
-        return mean_without_source(tests)
+        return target_mean(tests)

@@ -17,12 +17,14 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import numpy as np
 import PIL
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import PeftmarkError
@@ -43,7 +45,8 @@ class Decoded:
     """The pixels of an `ImageList`.
 
     Attributes:
-        images: uint8 (N, 3, size, size), mapped from a file: what is not looked at takes no memory.
+        images: uint8 (N, 3, size, size), or another decoder's (N, *shape), mapped from a file: what is not looked at
+            takes no memory.
         digests: uint8 (N, 32), the sha256 of each image's pixels.
     """
 
@@ -51,17 +54,38 @@ class Decoded:
     digests: Tensor
 
 
-def decoded(images: ImageList, preprocessing: str, progress: Progress = silent) -> Decoded:
+class Decoder(Protocol):
+    """What makes pixels of a file.
+
+    Attributes:
+        name: says everything that decides the pixels besides the file.
+        shape: of the pixels of one file.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def read(self, path: Path) -> NDArray[np.uint8]:
+        """uint8 of `shape`. Raises Exception of many kinds."""
+
+
+def decoded(images: ImageList, preprocessing: str | Decoder, progress: Progress = silent) -> Decoded:
     """The pixels of a list, from the cache, where they are put first if they are not there.
+
+    Args:
+        preprocessing: its name, or another decoder, e.g. of videos.
 
     Raises:
         PeftmarkError: where files are missing or cannot be decoded (all are counted, the first ones named), where the
             disk has no room, on an unknown preprocessing.
     """
-    how = Preprocessing.named(preprocessing)
+    how: Decoder = Preprocessing.named(preprocessing) if isinstance(preprocessing, str) else preprocessing
     folder = cache_folder()
     entry = folder / _key(images, how)
-    shape = (len(images), 3, how.size, how.size)
+    shape = (len(images), *how.shape)
     try:
         if not _is_whole(entry, shape):
             folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +99,7 @@ def decoded(images: ImageList, preprocessing: str, progress: Progress = silent) 
         ) from error
 
 
-def _key(images: ImageList, how: Preprocessing) -> str:
+def _key(images: ImageList, how: Decoder) -> str:
     """Pillow's version is in it: its decoders differ in the last bits."""
     files = list(zip(images.paths, sizes_and_times(images), strict=True))
     content = [FORMAT, str(images.root.resolve()), files, how.name, PIL.__version__]
@@ -98,7 +122,7 @@ def _mapped(entry: Path, shape: tuple[int, ...]) -> Decoded:
 class _Build:
     """Decodes a list into an entry, whose lock is held."""
 
-    def __init__(self, images: ImageList, how: Preprocessing, entry: Path, shape: tuple[int, ...]) -> None:
+    def __init__(self, images: ImageList, how: Decoder, entry: Path, shape: tuple[int, ...]) -> None:
         self.images = images
         self.how = how
         self.entry = entry

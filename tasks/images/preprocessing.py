@@ -51,6 +51,10 @@ class Preprocessing:
     def name(self) -> str:
         return f"{self.fit}-{self.interpolation}-{self.size}"
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return 3, self.size, self.size
+
     def read(self, path: Path) -> NDArray[np.uint8]:
         """A file's pixels, uint8 (3, size, size). A rotation in EXIF is not applied, as in the papers' loaders.
 

@@ -52,10 +52,10 @@ def write_frames(folder: Path, frames: int) -> Path:
     return folder
 
 
-def write_colour(path: Path, colour: tuple[int, int, int], frames: int = 12) -> Path:
+def write_colour(path: Path, colour: tuple[int, int, int], frames: int = 12, codec: str = "libx264") -> Path:
     """A video of one colour."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
+        stream = container.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         pixels = np.broadcast_to(np.array(colour, dtype=np.uint8), (HEIGHT, WIDTH, 3)).copy()
         for _ in range(frames):

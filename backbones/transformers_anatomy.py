@@ -283,7 +283,10 @@ class SiglipVision(TransformersAnatomy):
 
     def add_parts(self) -> None:
         super().add_parts()
-        self.patch_embedding = Affine(cast(Any, self.model).embeddings.patch_embedding, log=self.log)
+        embeddings = cast(Any, self.model).embeddings
+        self.patch_embedding = Affine(
+            embeddings.patch_embedding, shift_sink=(embeddings.position_embedding, "weight", 0), log=self.log
+        )
         self.token_blocks = tuple(clip_block(layer, self.log) for layer in self.layers)
 
 
@@ -308,7 +311,9 @@ class FlavaVision(TransformersAnatomy):
         super().add_parts()
         embeddings = cast(Any, self.model).embeddings
         self.prefix_tokens = 1
-        self.patch_embedding = Affine(embeddings.patch_embeddings.projection, log=self.log)
+        self.patch_embedding = Affine(
+            embeddings.patch_embeddings.projection, shift_sink=(embeddings, "position_embeddings", 1), log=self.log
+        )
         self.entering = Affine(embeddings.dropout, log=self.log)
         self.token_blocks = tuple(flava_block(layer, self.log) for layer in self.layers)
 

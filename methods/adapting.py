@@ -225,9 +225,9 @@ def _fits(state: dict[str, Tensor], name: str, parameter: nn.Parameter) -> bool:
 
 
 class Classifier(AdaptedModel):
-    """Features -> a linear head over `num_classes`; of a video (N, T, 3, H, W), the mean of the frames' features.
+    """Features -> a linear head over `num_classes`; of a video (N, T, 3, H, W), the method's `clip_features`.
 
-    Each frame is normalised, then the mean is taken (as AIM does).
+    By default each frame is normalised, then the mean is taken (as AIM does).
     """
 
     output = "pooled"
@@ -237,7 +237,8 @@ class Classifier(AdaptedModel):
         anatomy.num_frames = num_frames
         super().__init__(anatomy, method)
         self.num_frames = num_frames
-        self.head = nn.Linear(anatomy.feature_dim, num_classes)
+        width = anatomy.feature_dim if num_frames is None else method.clip_width(anatomy.feature_dim)
+        self.head = nn.Linear(width, num_classes)
         self._reset_head()
 
     def _reset_head(self) -> None:
@@ -252,11 +253,8 @@ class Classifier(AdaptedModel):
         return self.head.parameters()
 
     def features(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W), or (N, T, 3, H, W) with ``num_frames=T`` -> what the head reads (N, feature_dim)."""
-        if self.num_frames is None:
-            return self.encode(images)
-        features = self.encode(images.flatten(0, 1))
-        return features.unflatten(0, (len(images), -1)).mean(dim=1)  # of T, or of one where a method joined the frames
+        """(N, 3, H, W), or (N, T, 3, H, W) with ``num_frames=T`` -> what the head reads (N, its width)."""
+        return self.encode(images) if self.num_frames is None else self.method.clip_features(self, images)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W), or (N, T, 3, H, W) with ``num_frames=T`` -> logits (N, num_classes)."""

@@ -146,6 +146,19 @@ class Method:
         """
         return model(images)
 
+    def clip_features(self, model: AdaptedModel, clips: Tensor) -> Tensor:
+        """Clips (N, T, 3, H, W) -> what the head reads (N, `clip_width`): by default the mean of the frames' features.
+
+        A method that encodes other images than the frames must leave no frozen prefix (see `frozen_prefix`), after
+        which `clips` are not images any more.
+        """
+        features = model.encode(clips.flatten(0, 1))
+        return features.unflatten(0, (len(clips), -1)).mean(dim=1)  # of T, or of one where a method joined the frames
+
+    def clip_width(self, feature_dim: int) -> int:
+        """The width of `clip_features`, given that of an image's."""
+        return feature_dim
+
     def loss(self, model: AdaptedModel, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         """The training loss of one batch, by default cross-entropy of the logits."""
         return F.cross_entropy(model(images), labels)

@@ -86,15 +86,14 @@ def logits(model: AdaptedModel, case: Case) -> torch.Tensor:
 
 
 def bare_features(case: Case) -> torch.Tensor:
-    """What the untouched backbone computes: pooled features, or image embeddings for open vocabulary."""
-    anatomy = case.anatomy()
-    return features(anatomy, case)
+    """What the untouched backbone computes, as `features` of a model that does nothing to it."""
+    return features(
+        Case("zero_shot" if case.track == "open_vocabulary" else "linear", case.track).model(case.anatomy()), case
+    )
 
 
-def features(anatomy: Anatomy, case: Case) -> torch.Tensor:
-    anatomy.root.eval()
-    images = case.images()
+def features(model: AdaptedModel, case: Case) -> torch.Tensor:
+    """What a linear head reads; for open vocabulary, whose normalised features a method may map, image embeddings."""
+    model.eval()
     with torch.no_grad():
-        if case.track == "open_vocabulary":
-            return anatomy.projected(images)
-        return anatomy.pooled(images.flatten(0, 1) if case.track == "video" else images)
+        return model.encode(case.images()) if case.track == "open_vocabulary" else model.features(case.images())

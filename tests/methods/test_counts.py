@@ -47,6 +47,9 @@ VIT_B16 = {
     ("dora", ()): BLOCKS * 2 * (8 * 2 * D + D),
     ("dora", (("rank", 4), ("targets", ("fc1",)))): BLOCKS * (4 * (D + FFN) + FFN),
     ("dylora", ()): 294_912,
+    # five adapters a block (D -> D/4 -> D), the class token, the backbone's positions and those of grids
+    ("dualpath", ()): 17_752_320 + D + 2 * 197 * D,
+    ("dualpath", (("ratio", 0.125), ("grid", 2))): BLOCKS * 5 * (2 * D * 96 + 96 + D) + D + 2 * 197 * D,
     ("fact_tk", ()): 1_680 * 32 + 32**3,
     ("fact_tk", (("rank", 8),)): 13_952,
     ("fact_tt", ()): 1_536 * 16 + 144 * 16**2,
@@ -235,6 +238,11 @@ def test_ssf_has_the_paper_s_parameters() -> None:
 def test_clip_b16(key: tuple[str, tuple[tuple[str, object], ...]], count: int) -> None:
     model = adapt(_clip(), key[0], class_names=["cat", "dog", "owl"], pretrained=False, **dict(key[1]))
     assert model.trainable_parameters(include_head=False) == count
+
+
+def test_dualpath_on_clip_b16() -> None:
+    model = adapt(_clip(), "dualpath", num_classes=3, num_frames=16)
+    assert model.trainable_parameters(include_head=False) == 18_055_680
 
 
 def _clip() -> Anatomy:

@@ -20,7 +20,7 @@ from peftmark.methods import AdaptedModel, adapt
 def test_starts_as_the_bare_backbone(case: Case) -> None:
     """Also where a class says that it does not: then it must really not."""
     model = case.model()
-    images, text = features(model.anatomy, case), model.anatomy.text
+    images, text = features(model, case), model.anatomy.text
     same = torch.equal(images, bare_features(case))
     if text is not None:
         same = same and torch.equal(logits(model, case), logits(Case("zero_shot", case.track).model(), case))

@@ -175,7 +175,9 @@ def test_an_untrained_method_sees_an_image_in_a_still_clip(method: str, config: 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("method", "sees"), [("st_adapter", True), ("aim", True), ("frame_mean", False)])
+@pytest.mark.parametrize(
+    ("method", "sees"), [("st_adapter", True), ("aim", True), ("dualpath", True), ("frame_mean", False)]
+)
 def test_who_sees_the_order_of_frames(method: str, sees: bool) -> None:
     model = untrained(method) if method == "frame_mean" else adapted(method)
     difference = (model(clips()) - model(clips().flip(1))).abs().max()
@@ -183,7 +185,7 @@ def test_who_sees_the_order_of_frames(method: str, sees: bool) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("method", ["st_adapter", "aim"])
+@pytest.mark.parametrize("method", ["st_adapter", "aim", "dualpath"])
 def test_clips_do_not_mix(method: str) -> None:
     model = adapted(method)
     close(model(clips())[1:], model(clips()[1:]))
@@ -199,7 +201,7 @@ def test_aim_after_a_deepcopy_runs_the_copy_s_own_attention() -> None:
     assert insert.norm is twin.backbone.blocks[0].norm1
 
 
-@pytest.mark.parametrize("method", ["st_adapter", "aim"])
+@pytest.mark.parametrize("method", ["st_adapter", "aim", "dualpath"])
 def test_where_they_cannot_work(method: str) -> None:
     with pytest.raises(Unsupported, match="num_frames"):
         adapt(anatomy(), method, num_classes=3)
@@ -219,6 +221,10 @@ def test_where_they_cannot_work(method: str) -> None:
         ("aim", {"drop_path": 1.0}),
         ("aim", {"steps": ()}),
         ("aim", {"temporal_adapters": 3}),
+        ("dualpath", {"ratio": 0}),
+        ("dualpath", {"dropout": 1.0}),
+        ("dualpath", {"grid": 0}),
+        ("dualpath", {"spatial_frames": 0}),
     ],
 )
 def test_bad_hyperparameters_are_one_line(method: str, config: dict[str, object]) -> None:

@@ -32,7 +32,7 @@ def write_dtd(root: Path) -> None:
         names = [f"{('banded', 'dotted')[i % 2]}/{split}_{i}.jpg" for i in range(n)]
         (root / f"dtd/dtd/labels/{split}1.txt").write_text("\n".join(names) + "\n")
         for i, name in enumerate(names):
-            write_picture(root / "dtd/dtd/images" / name, i % 2, i)
+            write_picture(root / "dtd/dtd/images" / name, i % 2, 100 * ("train", "val", "test").index(split) + i)
 
 
 def write_pets(root: Path) -> None:
@@ -42,7 +42,7 @@ def write_pets(root: Path) -> None:
         for i in range(n):
             name = f"{('Abyssinian', 'beagle')[i % 2]}_{split}{i}"
             lines.append(f"{name} {i % 2 + 1} {i % 2 + 1} 1")
-            write_picture(root / f"oxford-iiit-pet/images/{name}.jpg", i % 2, i)
+            write_picture(root / f"oxford-iiit-pet/images/{name}.jpg", i % 2, 100 * n + i)
         (root / f"oxford-iiit-pet/annotations/{split}.txt").write_text("\n".join(lines) + "\n")
 
 

@@ -40,8 +40,8 @@ class Evaluator:
         """
         if not self.validates:
             raise Unsupported(
-                f"{type(self.model.method).__name__} chooses by validation accuracy at the end of its training, and the "
-                f"protocol's final training takes the validation images: --set protocol.final_training=train"
+                f"{type(self.model.method).__name__} chooses by validation accuracy when its training is over, and the "
+                f"protocol trains on the validation images: --set protocol.final_training=train"
             )
         return accuracy(self._predict(VALIDATION, self.data.validation), self.data.validation)
 

@@ -22,8 +22,8 @@ class ImageFolder(ImageTask):
     """Any folder of images, one sub-folder a class: ``folder/<path>``, e.g. ``folder/photos``, ``folder//data/photos``.
 
     With ``train`` and ``test`` in it, these are the splits, with the same classes in each; ``val`` (or ``valid``,
-    ``validation``) is the validation split. Where there is no ``val``, a fifth of each class's training images is; where
-    there is ``val`` and no ``test``, ``val`` is the test split (as in ImageNet).
+    ``validation``) is the validation split. Where there is no ``val``, a fifth of each class's training images is;
+    where there is ``val`` and no ``test``, ``val`` is the test split (as in ImageNet).
 
     In a folder of classes alone, a fifth of each class's images is the test split, another the validation split, at
     least one image each. Their names decide which: images of a class are taken in the order of the sha256 of

@@ -84,6 +84,7 @@ def test_run_id_does_not_depend_on_the_order_of_keys(config: dict[str, Any], ran
         {"task.name": "embedded/count"},
         {"task.version": 2},
         {"task.split_sha256": "0"},
+        {"task.preprocessing": "squash-bicubic-224"},
         {"protocol.name": "vtab"},
         {"protocol.version": 2},
         {"protocol.overrides": {"epochs": 2}},
@@ -95,6 +96,11 @@ def test_every_field_is_part_of_the_identity(spec: RunSpec, change: dict[str, An
     part, _, name = path.rpartition(".")
     changed = replace(spec, **{part: replace(getattr(spec, part), **{name: value})} if part else {name: value})
     assert changed.run_id != spec.run_id
+
+
+def test_no_preprocessing_is_no_part_of_the_identity(spec: RunSpec) -> None:
+    """Records from before there was one keep their ids."""
+    assert b"preprocessing" not in canonical_json(spec)
 
 
 def test_a_spec_is_frozen(spec: RunSpec) -> None:

@@ -1,0 +1,134 @@
+"""A user's own folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pictures import write_picture
+
+import peftmark
+from peftmark.errors import PeftmarkError
+from peftmark.tasks.image_folder import ImageFolder
+from peftmark.tasks.images import Lists
+
+NAMES = ("ant", "bee", "cow")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PEFTMARK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "photos"
+
+
+def write(folder: Path, n: int = 10, seed: int = 0, names: tuple[str, ...] = NAMES) -> None:
+    for label, name in enumerate(names):
+        for index in range(n):
+            write_picture(folder / name / f"{index} of {n}.jpg", label, seed + 100 * label + index, classes=3)
+
+
+def lists(root: Path) -> Lists:
+    return ImageFolder(f"folder/{root}").lists()
+
+
+def sizes(root: Path) -> list[int]:
+    return [len(images) for images in lists(root)]
+
+
+def test_a_folder_of_classes_is_split_by_names(root: Path) -> None:
+    write(root)
+    assert sizes(root) == [18, 6, 6]
+    found = lists(root)
+    every = [path for images in found for path in images.paths]
+    assert sorted(every) == sorted(f"{name}/{i} of 10.jpg" for name in NAMES for i in range(10))
+    assert found.train.class_names == NAMES
+    assert all(NAMES[label] == path.split("/")[0] for path, label in found.train.content())
+    # written down: another split on another machine, or in another version, would be another benchmark
+    assert found.tests["test"].paths[:2] == TEST_OF_ANTS
+    assert found.validation.paths[:2] == VALIDATION_OF_ANTS
+
+
+TEST_OF_ANTS = ("ant/0 of 10.jpg", "ant/4 of 10.jpg")
+VALIDATION_OF_ANTS = ("ant/7 of 10.jpg", "ant/8 of 10.jpg")
+
+
+def test_a_new_image_moves_few(root: Path) -> None:
+    write(root, n=30)
+    before = set(lists(root).tests["test"].paths)
+    write_picture(root / "ant" / "new.jpg", 0, 7)
+    assert len(before - set(lists(root).tests["test"].paths)) <= 1
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation"])
+def test_splits_that_are_there(root: Path, val: str) -> None:
+    for seed, (split, n) in enumerate((("train", 5), (val, 3), ("test", 4))):
+        write(root / split, n, 1000 * seed)
+    found = lists(root)
+    assert [len(images) for images in found] == [15, 9, 12]
+    assert all(images.paths[0].startswith(split) for images, split in zip(found, ("train", val, "test"), strict=True))
+
+
+@pytest.mark.parametrize("other", ["test", "val"])
+def test_a_split_that_is_missing(root: Path, other: str) -> None:
+    write(root / "train", 10)
+    write(root / other, 4, 1000)
+    found = lists(root)
+    assert [len(images) for images in found] == [24, 6, 12]
+    assert found.validation.paths[0].startswith("train/")
+    assert found.tests["test"].paths[0].startswith(f"{other}/")
+
+
+def test_what_is_no_image_is_passed_over(root: Path) -> None:
+    write(root)
+    before = lists(root).train.content()
+    for path in ("ant/notes.txt", "ant/.hidden.jpg", ".thumbs/1.jpg", "readme.md", "empty/no.txt"):
+        (root / path).parent.mkdir(exist_ok=True)
+        (root / path).write_text("")
+    assert lists(root).train.content() == before
+
+
+def test_a_class_may_have_sub_folders_and_be_called_train(root: Path) -> None:
+    write(root, names=("train", "bus"))
+    write_picture(root / "bus" / "red" / "1.PNG", 1, 1)
+    assert lists(root).train.class_names == ("bus", "train")
+    assert sum(sizes(root)) == 21
+
+
+def test_the_split_is_the_same_elsewhere(root: Path, tmp_path: Path) -> None:
+    write(root)
+    before = ImageFolder(f"folder/{root}").split_sha256()
+    assert ImageFolder(f"folder/{root.rename(tmp_path / 'moved')}").split_sha256() == before
+
+
+def test_mistakes(root: Path) -> None:
+    def refuse(message: str) -> None:
+        with pytest.raises(PeftmarkError, match=message) as error:
+            ImageFolder(f"folder/{root}").split_sha256()
+        assert "\n" not in str(error.value)
+
+    refuse("there is no folder .*photos")
+    root.mkdir()
+    refuse("photos has 0 sub-folders with images; a task needs two classes")
+    write(root, names=("ant",))
+    refuse("photos has 1 sub-folders with images")
+    write(root, 2, names=("bee",))
+    refuse("class 'bee' of .*photos has 2 images: too few")
+    write(root / "train")
+    write(root / "test", names=("ant", "bee", "dog"))
+    refuse("train and test have not the same classes: 'cow' is in one alone")
+
+
+def test_a_whole_run_reaches_a_record(root: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
+    write(root)
+    arguments = ("--method", "linear", "--backbone", "embedded/vit", "--task", f"folder/{root}", "--jobs", 1)
+    done = command("run", *arguments, "--protocol", "image-v1", "--set", "protocol.learning_rate=0.01")
+    assert done.code == 0, done.err
+    frame = peftmark.load_results(tmp_path / "runs")
+    assert frame["status"].tolist() == ["ok"]
+    assert frame["quality.test"][0] > 60
+    (root / "ant" / "0 of 10.jpg").write_bytes(b"")
+    failed = command("run", *arguments, "--set", "protocol.epochs=1")
+    assert failed.code == 2
+    assert "1 image (ant/0 of 10.jpg: " in failed.one_line()

@@ -24,8 +24,8 @@ FAMILIES = ("baseline", "additive", "selective", "reparameterized", "hybrid", "p
 GROUPS = ("natural", "specialized", "structured")
 
 _TRACK_OF_FAMILY = {
-    **dict.fromkeys(("vtab", "fgvc", "fewshot", "folder", *GROUPS), "image"),
-    **dict.fromkeys(("base2new", "cross_dataset", "domain_generalization"), "openvocab"),
+    **dict.fromkeys(("vtab", "fgvc", "folder", *GROUPS), "image"),
+    **dict.fromkeys(("fewshot", "base2new", "cross_dataset", "domain_generalization"), "openvocab"),
     "video": "video",
 }
 

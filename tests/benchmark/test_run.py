@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from peftmark.benchmark import evaluation, training
+from peftmark.benchmark import evaluation, inputs, training
 from peftmark.benchmark.plan import Request, plan
 from peftmark.benchmark.run import run
 from peftmark.results import RunRecord, RunSpec, decode_record, encode_record
@@ -313,3 +313,24 @@ def test_a_phase_scales_the_learning_rate_and_the_epochs(go: Go, monkeypatch: py
     monkeypatch.setattr(training, "train", watched)
     go("toy_phases", epochs=4, learning_rate=0.02)
     assert seen == [(8, 0.01), (4, 0.02)]
+
+
+@pytest.mark.parametrize("final_training", ["train", "train+validation"])
+def test_too_large_a_training_set_is_preprocessed_batch_by_batch(
+    go: Go, monkeypatch: pytest.MonkeyPatch, final_training: str
+) -> None:
+    whole = go(final_training=final_training)
+    asked: list[int] = []
+    plain = inputs.Lazily.__getitem__
+
+    def counted(self: inputs.Lazily, indices: torch.Tensor) -> torch.Tensor:
+        asked.append(len(indices))
+        return plain(self, indices)
+
+    monkeypatch.setattr(inputs.Lazily, "__getitem__", counted)
+    monkeypatch.setattr(inputs, "AT_ONCE", 0)
+    batches = go(final_training=final_training)
+    assert sum(asked) == 5 * (16 if final_training == "train" else 26)
+    assert whole.quality is not None and batches.quality is not None
+    assert whole.quality.curve == batches.quality.curve
+    assert whole.quality.predictions_sha256 == batches.quality.predictions_sha256

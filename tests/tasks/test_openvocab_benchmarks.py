@@ -204,6 +204,8 @@ def test_every_reader_reaches_a_record_by_the_command_line(
     assert (frame["status"] == "ok").all()
     assert len(frame) == 2 * len(tasks)
     assert set(frame["spec.task.preprocessing"]) == {"crop-bicubic-16"}
+    draws = frame[frame["spec.task.name"] == "base2new/eurosat"]["spec.task.split_sha256"]
+    assert draws.nunique() == 2  # one a seed
     manifests = {path.stem: path for path in (tmp_path / "runs" / "cards" / "manifests").iterdir()}
     assert set(manifests) == set(frame["spec.task.split_sha256"])
     assert all(hashlib.sha256(path.read_bytes()).hexdigest() == name for name, path in manifests.items())

@@ -88,6 +88,14 @@ class Task(ABC):
     def split_sha256(self) -> str:
         """Of what decides which examples are in which split; cheap, and equal on every machine."""
 
+    def check(self) -> list[str]:
+        """What is wrong with the task's data where they should lie: a line each, saying what to do; empty where all is well.
+
+        Cheap, since `peftmark doctor` asks every task: it looks at folders and lists and decodes no image. A task whose
+        data are part of the package, or generated, has nothing to look at.
+        """
+        return []
+
     @abstractmethod
     def load(self) -> TaskData:
         """Read or generate the data. Raises PeftmarkError where they are not there, saying what to put where."""

@@ -17,6 +17,7 @@ from ..errors import PeftmarkError
 from ..methods import make_method
 from ..registry import METHODS, TASKS
 from ..results import (
+    FAITHFUL,
     FINISHED,
     BackboneSpec,
     CostSpec,
@@ -29,6 +30,7 @@ from ..results import (
     decode_cost,
     decode_record,
 )
+from .preset import CHANGED, Settings, load_presets
 from .protocol import load_protocol
 from .suite import ProfileBlock, Suite, find_suite
 
@@ -38,6 +40,7 @@ class Request:
     """What ``peftmark run`` was asked for; empty selections mean the suite's own.
 
     Attributes:
+        preset: ``faithful`` runs methods as their official repositories do, where these say how.
         hardware_class: of the GPU on which profiles are measured; None estimates them.
 
     Raises (when planned):
@@ -52,6 +55,7 @@ class Request:
     method_settings: Mapping[str, Any] = field(default_factory=dict)
     protocol_settings: Mapping[str, Any] = field(default_factory=dict)
     protocol: str = "embedded-v1"
+    preset: str = ""
     hardware_class: str | None = None
 
 
@@ -64,18 +68,22 @@ class Plan:
 
     Attributes:
         checkpoints: local weights files by sha256: a spec names weights by their hash, not by where they lie.
+        notes: what a user should know of the plan, a line each.
     """
 
     specs: list[Spec]
     checkpoints: dict[str, Path]
+    notes: list[str] = field(default_factory=list)
 
 
 def plan(request: Request) -> Plan:
     """Every run of the request, once, in an order that keeps a task's runs together; then what is to be profiled."""
+    if "preset" in request.protocol_settings:
+        raise PeftmarkError(f"--set protocol.preset: a preset sets much else, so use --preset {FAITHFUL}")
     suite = find_suite(request.suite) if request.suite else None
     runs = _plan_runs(suite, request) if suite is None or suite.runs else Plan([], {})
     costs = _plan_costs(suite, request) if suite is not None and not request.tasks else []
-    return Plan([*runs.specs, *costs], runs.checkpoints)
+    return Plan([*runs.specs, *costs], runs.checkpoints, runs.notes)
 
 
 def _plan_costs(suite: Suite, request: Request) -> list[Spec]:
@@ -138,19 +146,51 @@ def cost_specs(
 def _plan_runs(suite: Suite | None, request: Request) -> Plan:
     protocol_name = suite.protocol if suite else request.protocol
     protocol = load_protocol(protocol_name, request.protocol_settings)
-    protocol_spec = ProtocolSpec(
-        name=protocol.name, version=protocol.version, overrides=_changed(protocol_name, request.protocol_settings)
-    )
     pairs = suite.pairs() if suite else []
     pairs = _select(pairs, request)
     if not pairs:
         methods, tasks = ", ".join(request.methods) or "its methods", ", ".join(request.tasks) or "its tasks"
         raise PeftmarkError(f"nothing to run in suite {request.suite}: {methods} cannot do {tasks} (another track)")
-    specs = _Specs(protocol_spec, request.method_settings)
+    preset = request.preset or (suite.preset if suite else "")
+    prepared, notes = _with_presets(pairs, request) if preset else ([(pair, Settings()) for pair in pairs], [])
+    specs = _Specs(protocol_name, request)
     seeds = request.seeds or (suite.seeds if suite else [0])
-    runs = [specs.make(*pair, seed) for seed in seeds for pair in pairs]
+    runs = [specs.make(*pair, seed, settings) for seed in seeds for pair, settings in prepared]
     check_held(protocol.frozen_dtype)
-    return Plan(list({spec.run_id: spec for spec in runs}.values()), specs.checkpoints)
+    return Plan(list({spec.run_id: spec for spec in runs}.values()), specs.checkpoints, notes)
+
+
+def _with_presets(pairs: Sequence[Pair], request: Request) -> tuple[list[tuple[Pair, Settings]], list[str]]:
+    """The pairs that there is a recipe for, with it, and notes on what the recipes leave out and who has none.
+
+    Raises:
+        PeftmarkError: where there is a recipe for none of them.
+    """
+    presets = load_presets()
+    prepared: list[tuple[Pair, Settings]] = []
+    without: dict[str, list[str]] = {}
+    for pair in pairs:
+        _, task, method, _ = pair
+        settings = presets[method].settings(task) if method in presets else None
+        if settings is None:
+            without.setdefault(method, []).append(task)
+        else:
+            changed = bool(request.method_settings or request.protocol_settings)
+            marked = {**settings.protocol, "preset": CHANGED if changed else FAITHFUL}
+            prepared.append((pair, Settings(protocol=marked, config=settings.config)))
+    if not prepared:
+        method, tasks = next(iter(without.items()))
+        has = f"its recipes are for {_tasks_of(method)}" if method in presets else f"there are {', '.join(presets)}"
+        raise PeftmarkError(f"no faithful preset of {method} for {tasks[0]}: {has}")
+    notes = [presets[method].describe() for method in dict.fromkeys(pair[2] for pair, _ in prepared)]
+    if without:
+        left_out = ", ".join(f"{name} ({len(dict.fromkeys(tasks))} tasks)" for name, tasks in without.items())
+        notes.append(f"not run, since there is no faithful preset: {left_out}")
+    return prepared, notes
+
+
+def _tasks_of(method: str) -> str:
+    return ", ".join(pattern for recipe in load_presets()[method].recipes for pattern in recipe.tasks)
 
 
 def _changed(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,23 +248,35 @@ def _select(pairs: list[Pair], request: Request) -> list[Pair]:
 class _Specs:
     """Makes specs; remembers what is costly to find out (weights' hashes, split hashes)."""
 
-    def __init__(self, protocol: ProtocolSpec, settings: Mapping[str, Any]) -> None:
+    def __init__(self, protocol: str, request: Request) -> None:
         self.protocol = protocol
-        self.settings = settings
+        self.request = request
+        self.protocols: dict[str, ProtocolSpec] = {}
         self.backbones: dict[tuple[str, bool], BackboneSpec] = {}
         self.tasks: dict[str, TaskSpec] = {}
         self.checkpoints: dict[str, Path] = {}
 
-    def make(self, backbone: str, task: str, method: str, config: Mapping[str, Any], seed: int) -> RunSpec:
-        made = make_method(method, {**config, **self.settings})
+    def make(
+        self, backbone: str, task: str, method: str, config: Mapping[str, Any], seed: int, preset: Settings
+    ) -> RunSpec:
+        """The request's own settings go before the preset's, which go before the suite's."""
+        made = make_method(method, {**config, **preset.config, **self.request.method_settings})
         _check_recordable(f"method {method!r}", made.config())
         return RunSpec(
             method=MethodSpec(name=method, version=made.version, config=made.config()),
             backbone=self._backbone(backbone, made.pretrained),
             task=self._task(task),
-            protocol=self.protocol,
+            protocol=self._protocol({**preset.protocol, **self.request.protocol_settings}),
             seed=seed,
         )
+
+    def _protocol(self, settings: Mapping[str, Any]) -> ProtocolSpec:
+        key = repr(sorted(settings.items()))
+        if key not in self.protocols:
+            plain = load_protocol(self.protocol)
+            overrides = _changed(self.protocol, settings)
+            self.protocols[key] = ProtocolSpec(name=plain.name, version=plain.version, overrides=overrides)
+        return self.protocols[key]
 
     def _backbone(self, name: str, pretrained: bool) -> BackboneSpec:
         key = (name, pretrained)

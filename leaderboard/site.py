@@ -22,8 +22,8 @@ from .catalogue import FAMILIES, GROUPS, Catalogue, Entry, families_in_order, pl
 from .command import reproduce
 from .curves import chosen_variant, loss_curve, mean_variants, variant_curve
 from .model import Board, Row, Table
-from .published import METRICS, Published
 from .plots import Point, scatter
+from .published import METRICS, Published
 from .scaling import MIN_SIZES, QUANTITIES, Ladder, by_ladder, make_ladders, size_word
 from .scaling_plot import scaling_chart
 from .sheets import PARTS, Efficiency, Overview, Sheet

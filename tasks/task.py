@@ -89,7 +89,7 @@ class Task(ABC):
         """Of what decides which examples are in which split; cheap, and equal on every machine."""
 
     def check(self) -> list[str]:
-        """What is wrong with the task's data where they should lie: a line each, saying what to do; empty where all is well.
+        """What is wrong with the task's data where they should lie, a line each, saying what to do; empty if nothing is.
 
         Cheap, since `peftmark doctor` asks every task: it looks at folders and lists and decodes no image. A task whose
         data are part of the package, or generated, has nothing to look at.

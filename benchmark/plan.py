@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -184,9 +184,13 @@ def _with_presets(pairs: Sequence[Pair], request: Request) -> tuple[list[tuple[P
         raise PeftmarkError(f"no faithful preset of {method} for {tasks[0]}: {has}")
     notes = [presets[method].describe() for method in dict.fromkeys(pair[2] for pair, _ in prepared)]
     if without:
-        left_out = ", ".join(f"{name} ({len(dict.fromkeys(tasks))} tasks)" for name, tasks in without.items())
+        left_out = ", ".join(f"{name} ({_number(set(tasks))})" for name, tasks in without.items())
         notes.append(f"not run, since there is no faithful preset: {left_out}")
     return prepared, notes
+
+
+def _number(tasks: Collection[str]) -> str:
+    return f"{len(tasks)} task{'s' * (len(tasks) != 1)}"
 
 
 def _tasks_of(method: str) -> str:

@@ -108,7 +108,7 @@ def _table(title: str, metric: str, figures: Iterable[PublishedFigure]) -> Publi
     absent = published_names().absent
     rows = []
     by_row = grouped(figures, lambda f: (f.method, f.backbone, f.setting, f.source, f.parameters_millions))
-    for (method, backbone, setting, source, parameters), group in sorted(by_row.items(), key=lambda item: item[0][:4]):
+    for (method, backbone, setting, source, parameters), group in by_row.items():
         rows.append(
             PublishedRow(
                 method=absent.get(method, method),
@@ -121,6 +121,7 @@ def _table(title: str, metric: str, figures: Iterable[PublishedFigure]) -> Publi
                 figures={_column(figure): figure for figure in group},
             )
         )
+    rows.sort(key=lambda row: (row.method.lower(), row.backbone, row.setting, row.source))
     return PublishedTable(title, metric, tuple(dict.fromkeys(map(_column, figures))), tuple(rows))
 
 

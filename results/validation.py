@@ -219,9 +219,10 @@ def _differ(mine: RunRecord | CostRecord, theirs: RunRecord | CostRecord) -> str
     if mine.status != theirs.status:
         return f"{mine.status}, not {theirs.status}"
     if isinstance(mine, RunRecord) and isinstance(theirs, RunRecord) and mine.quality and theirs.quality:
+        if mine.quality.test != theirs.quality.test:
+            return f"test {mine.quality.test:.2f}, not {theirs.quality.test:.2f}"
         if mine.quality.predictions_sha256 == theirs.quality.predictions_sha256:
             return f"with the same predictions, made {mine.created}, not {theirs.created}"
-        return f"test {mine.quality.test:.2f}, not {theirs.quality.test:.2f}"
     return f"made {mine.created}, not {theirs.created}"
 
 

@@ -89,7 +89,7 @@ class Task(ABC):
         """Of what decides which examples are in which split; cheap, and equal on every machine."""
 
     def check(self) -> list[str]:
-        """What is wrong with the task's data where they should lie, a line each, saying what to do; empty if nothing is.
+        """What is wrong with the task's data where they should lie, and what to do: a line each, none if all is well.
 
         Cheap, since `peftmark doctor` asks every task: it looks at folders and lists and decodes no image. A task whose
         data are part of the package, or generated, has nothing to look at.

@@ -74,6 +74,8 @@ class TextTower(ABC):
     log: list[Insertion] = field(repr=False)
     token_blocks: tuple[Block, ...] = field(repr=False, default=())
     templates: tuple[str, ...] = ()
+    _written: dict[str, tuple[Tensor, PackedTexts | None]] = field(repr=False, init=False, default_factory=dict)
+    _written_for: tuple[tuple[str, ...], torch.device] | None = field(repr=False, init=False, default=None)
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> Tensor:
@@ -108,6 +110,16 @@ class TextTower(ABC):
     @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:
         """Ids (C, L) -> token embeddings (C, L, width), positions not added."""
+
+    def _write(self, template: str) -> tuple[Tensor, PackedTexts | None]:
+        """The ids of the class names of now in a template, and their rows: kept for a tower that trains."""
+        if template not in self._written:
+            assert self._written_for is not None
+            class_names, device = self._written_for
+            texts = [template.format(name.replace("_", " ")) for name in class_names]
+            ids = self.trim(self.tokenize(texts)).to(device)
+            self._written[template] = ids, self.pack(ids)
+        return self._written[template]
 
     @abstractmethod
     def encode(self, embedded: Tensor, ids: Tensor | PackedTexts) -> Tensor:
@@ -211,11 +223,12 @@ class TextTower(ABC):
         if not templates or any("{}" not in template for template in templates):
             raise PeftmarkError(f"templates need one {{}} each for the class name; got {list(templates)}")
         device = next(self.root.parameters()).device
+        if self._written_for != (tuple(class_names), device):
+            self._written_for, self._written = (tuple(class_names), device), {}
         features = []
         for template in templates:
-            texts = [template.format(name.replace("_", " ")) for name in class_names]
-            ids = self.trim(self.tokenize(texts)).to(device)
-            embedded, packed = self.embed(ids), self.pack(ids)
+            ids, packed = self._write(template)
+            embedded = self.embed(ids)
             encoded = self.encode(embedded, ids) if packed is None else self.encode(packed.take(embedded), packed)
             features.append(F.normalize(encoded, dim=-1) if normalize_each else encoded)
         if normalize_each and len(features) == 1:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..errors import Unsupported
 from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
 from .segments import Output, Segment, run_segments
-from .slots import SlottedAttention, SlottedBlock
+from .slots import Insert, SlottedAttention, SlottedBlock
 
 
 def run_layer(layer: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -153,12 +153,12 @@ def flava_block(layer: Any, log: list[Insertion]) -> Block:
 class TransformersAnatomy(Anatomy):
     """A vision transformer of transformers. Each family has its own names for the same parts.
 
-    The projection to the space shared with text lies outside the tower in transformers; `adopt_projection` puts it
-    inside, too, so that it is the image tower's own for every method.
+    The projection to the space shared with text lies outside the tower in transformers; `adopt_projection` moves it
+    inside, so that it is the image tower's own for every method.
     """
 
     projection: ClassVar[str | None]
-    """Its name in the whole model; None where the tower pools into the shared space."""
+    """Its name in the model; None where the tower pools into the shared space."""
 
     @property
     @abstractmethod
@@ -182,7 +182,16 @@ class TransformersAnatomy(Anatomy):
 
     def adopt_projection(self) -> None:
         if self.projection is not None:
-            self.model.add_module(self.projection, getattr(self.root, self.projection))
+            projection = self.root.get_submodule(self.projection)
+            delattr(self.root, self.projection)
+            self.model.add_module(self.projection, projection)
+            # the whole model's own forward still finds it; registered twice it would be named and saved twice
+            object.__setattr__(self.root, self.projection, projection)
+
+    def drop_text(self) -> None:
+        super().drop_text()
+        if self.projection is not None and hasattr(self.model, self.projection):  # a classifier reads what is pooled
+            delattr(self.model, self.projection)
 
     def add_parts(self) -> None:
         """Fill in what the towers have in common."""
@@ -268,6 +277,9 @@ class SiglipVision(TransformersAnatomy):
         for module in self.pool_modules:
             x = module(x)
         return x
+
+    def add_before_blocks(self, insert: Insert) -> None:
+        self.blocks[0].add_before(insert)  # there is no norm in front of it
 
     def add_parts(self) -> None:
         super().add_parts()

@@ -243,9 +243,13 @@ def _quiet(library: Any) -> Iterator[None]:
     level, bars = settings.get_verbosity(), settings.is_progress_bar_enabled()
     settings.set_verbosity_error()
     settings.disable_progress_bar()
+    torch_log = logging.getLogger("torch.utils._pytree")
+    torch_level = torch_log.level
+    torch_log.setLevel(logging.ERROR)  # it imports torchao, of which torch deprecates how it registers an enumeration
     try:
         yield
     finally:
+        torch_log.setLevel(torch_level)
         settings.set_verbosity(level)
         if bars:
             settings.enable_progress_bar()

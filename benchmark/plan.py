@@ -103,6 +103,15 @@ def _plan_costs(suite: Suite, request: Request) -> list[Spec]:
     return list({spec.cost_id: spec for spec in specs}.values())
 
 
+CLIP_LENGTH = 8
+"""Frames of the clips on which a video method is profiled."""
+
+
+def main_track(method: str) -> str:
+    """The track that a method is profiled for: the first that it declares."""
+    return str(METHODS.entry(method).metadata["tracks"][0])
+
+
 def cost_specs(
     backbone: str,
     methods: Sequence[tuple[str, Mapping[str, Any]]],
@@ -128,7 +137,7 @@ def cost_specs(
             table = {
                 "method": {"name": METHODS.canonical(name), "version": made.version, "config": made.config()},
                 "backbone": anatomy.name,
-                "input_shape": (3, *anatomy.image_size),
+                "input_shape": (*([CLIP_LENGTH] * (main_track(name) == "video")), 3, *anatomy.image_size),
                 "num_classes": block.num_classes,
                 "batch_size": block.batch_size,
                 "hardware_class": hardware_class,

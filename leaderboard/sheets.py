@@ -20,7 +20,7 @@ class Shape:
     """The input that a sheet's rows share."""
 
     batch_size: int
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     num_classes: int
 
     def __str__(self) -> str:

@@ -28,7 +28,7 @@ class CostSpec(Identified, frozen=True):
     """All that decides a cost.
 
     Attributes:
-        input_shape: of one image (channels, rows, columns).
+        input_shape: of one image (channels, rows, columns), or of a clip with its frames first.
         precision: of the computation; ``bfloat16`` is autocast.
         frozen_dtype: what the frozen matrices are held in (``nf4``: QLoRA's 4 bits); all but float32 need bfloat16
             precision.
@@ -38,7 +38,7 @@ class CostSpec(Identified, frozen=True):
 
     method: MethodSpec
     backbone: str
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     num_classes: int
     batch_size: int
     precision: Precision = "float32"
@@ -48,6 +48,8 @@ class CostSpec(Identified, frozen=True):
 
     def __post_init__(self) -> None:
         check_precision(self.precision, self.frozen_dtype)
+        if len(self.input_shape) not in (3, 4):
+            raise ValueError("input_shape is that of an image, three numbers, or of a clip, four")
 
     @property
     def cost_id(self) -> str:

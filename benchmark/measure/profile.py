@@ -11,11 +11,12 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ...backbones import find_backbone
-from ...errors import NotMergeable
-from ...methods import AdaptedModel, Classifier, make_method
+from ...errors import NotMergeable, Unsupported
+from ...methods import DEFAULT_TEMPLATES, AdaptedModel, Classifier, OpenVocabularyClassifier, make_method
 from ...results import SCHEMA_VERSION, Compute, CostRecord, CostSpec, ErrorInfo, MemoryCost, MethodSpec, Storage
 from ..environment import environment
 from ..failures import describe_error, status_of
+from ..plan import main_track
 from ..run import count_parameters, now
 from ..savings import hold_frozen
 from .adapter_file import safetensors_bytes
@@ -68,17 +69,21 @@ def failed(record: CostRecord, status: Any, error: ErrorInfo) -> CostRecord:
 def _estimated(record: CostRecord) -> CostRecord:
     """Counts, operations and memory from fake tensors: no computation, no memory for the weights."""
     spec = record.spec
-    scored = make_method(spec.method.name, spec.method.config).needs_batches
-    with torch.device("cpu" if scored else "meta"):
+    # which entries of a parameter train is read from real masks, and tokens are looked up in real tables
+    real = (
+        make_method(spec.method.name, spec.method.config).needs_batches
+        or main_track(spec.method.name) == "open_vocabulary"
+    )
+    with torch.device("cpu" if real else "meta"):
         model = build(spec, torch.device("cpu"))
-    if scored:  # which entries of a parameter train is read from real masks
+    if real:
         params, storage = count_parameters(model), _storage(model)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fake(model, mode)
     with mode:
         images = torch.empty(spec.batch_size, *spec.input_shape)
         labels = torch.empty(spec.batch_size, dtype=torch.int64)
-        if not scored:
+        if not real:
             params, storage = count_parameters(model), _storage(model)
         memory = estimate_memory(training_step(spec, model, images, labels))
         compute = _compute(training_step(spec, model, images, labels))
@@ -136,15 +141,24 @@ def _timed(record: CostRecord, device: torch.device) -> CostRecord:
 
 
 def build(spec: CostSpec, device: torch.device) -> AdaptedModel:
-    """The model of a spec, on random weights.
+    """The model of a spec, on random weights: of an open-vocabulary method over made-up names in one template.
 
     Raises:
-        Unsupported: where the method cannot work on the backbone.
+        Unsupported: where the method cannot work on the backbone, or does its work on views of test images.
     """
     torch.manual_seed(0)
     method = make_method(spec.method.name, spec.method.config)
+    if method.test_views() is not None:
+        raise Unsupported("what it costs to adapt to the views of each test image is not profiled")
     anatomy = find_backbone(spec.backbone).build(pretrained=False)
-    model = Classifier(anatomy, method, spec.num_classes)
+    model: AdaptedModel
+    if main_track(spec.method.name) == "open_vocabulary":
+        names = [f"class {index}" for index in range(spec.num_classes)]
+        model = OpenVocabularyClassifier(anatomy, method, names, DEFAULT_TEMPLATES)
+        model.text.ensemble(names, DEFAULT_TEMPLATES)  # texts are written before the step, as they are in training
+    else:
+        frames = spec.input_shape[0] if len(spec.input_shape) == 4 else None
+        model = Classifier(anatomy, method, spec.num_classes, frames)
     if method.needs_batches:
         images = torch.randn(SCORING_BATCH, *spec.input_shape)
         method.prepare(model, [(images, torch.arange(SCORING_BATCH) % spec.num_classes)])

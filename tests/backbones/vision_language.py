@@ -161,7 +161,8 @@ def transformers_model(family: str) -> tuple[nn.Module, PreTrainedTokenizerFast]
         config = transformers.AlignConfig(text_config=text, vision_config=vision, projection_dim=32)
         model = transformers.AlignModel(config)
     for name, parameter in model.named_parameters():
-        if parameter.dim() == 0 or name.startswith("logit_"):
+        if name.split(".")[-1] in ("logit_scale", "logit_bias", "temperature"):
+            nn.init.constant_(parameter, 0.7)
             continue
         # zero biases and fresh norms would hide one that is left out
         nn.init.normal_(parameter, mean=1.0 if "orm" in name and name.endswith("weight") else 0.0, std=0.2)

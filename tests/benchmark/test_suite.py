@@ -46,21 +46,33 @@ def test_every_shipped_suite_names_what_there_is(name: str) -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_embedded_runs_every_embedded_task_on_three_tracks() -> None:
-    tasks = {task for _, task, _, _ in SUITES["embedded"].pairs()}
-    assert tasks == set(TASKS.names("embedded/*"))
-    assert {TASKS.entry(task).metadata["track"] for task in tasks} == {"image", "open_vocabulary", "video"}
+EMBEDDED = ("embedded", "embedded-full", "embedded-openvocab")
+
+
+def tasks_of(name: str) -> set[str]:
+    return {task for _, task, _, _ in SUITES[name].pairs()}
+
+
+def test_embedded_has_three_tracks_and_every_task_a_suite() -> None:
+    assert {TASKS.entry(task).metadata["track"] for task in tasks_of("embedded")} == {
+        "image",
+        "open_vocabulary",
+        "video",
+    }
+    assert set().union(*map(tasks_of, EMBEDDED)) == set(TASKS.names("embedded/*"))
 
 
 def test_embedded_full_runs_every_method() -> None:
-    """On every task of its track; image methods on clips are at chance, and a few show it."""
+    """On every image task, and one of open vocabulary; image methods on clips are at chance, and a few show it."""
     pairs = {(task, method) for _, task, method, _ in SUITES["embedded-full"].pairs()}
     shipped = {m for m in METHODS.expand("*") if METHODS.entry(m).origin.startswith("peftmark.")}
-    for task in TASKS.names("embedded/*"):
+    for task in tasks_of("embedded-full"):
         track = TASKS.entry(task).metadata["track"]
         found = {method for t, method in pairs if t == task}
         expected = {m for m in shipped if track in METHODS.entry(m).metadata["tracks"]}
         assert found == expected if track != "video" else found <= expected
+    images = {name for name in TASKS.names("embedded/*") if TASKS.entry(name).metadata["track"] == "image"}
+    assert images < tasks_of("embedded-full")
     assert {method for _, method in pairs} == shipped
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from peftmark.benchmark.protocol import load_protocol, protocol_of
 from peftmark.benchmark.run import run
 from peftmark.errors import PeftmarkError
 from peftmark.methods import make_method
-from peftmark.results import FAITHFUL
+from peftmark.results import FAITHFUL, decode_record
 
 TOY = """
 method = "toy_full"
@@ -159,3 +160,48 @@ def test_a_bad_file_is_named(toy_preset: Path, text: str, message: str) -> None:
     with pytest.raises(PeftmarkError) as caught:
         load_presets()
     assert str(caught.value).startswith(message)
+
+
+PLUGIN = """
+import torch
+from peftmark import TASKS, Task
+from peftmark.tasks import Split, TaskData
+
+
+@TASKS.register("vtab/mine", track="image", group="natural")
+class Mine(Task):
+    \"\"\"Dark or bright.\"\"\"
+
+    def split_sha256(self):
+        return "0" * 64
+
+    def load(self):
+        labels = torch.arange(8) % 2
+        images = (200 * labels).view(-1, 1, 1, 1).expand(8, 3, 8, 8).to(torch.uint8)
+        return TaskData(*[Split(images, labels, ("dark", "bright"))] * 2, {"test": Split(images, labels, ("a", "b"))})
+"""
+
+
+def test_from_the_command_line_to_the_board(command: Callable[..., Any], tmp_path: Path) -> None:
+    """In a worker of its own, with a shipped preset: a vtab task of a user's has SSF's recipe."""
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    asked = ["run", "--method", "ssf", "--method", "linear", "--backbone", "embedded/vit", "--task", "vtab/mine"]
+    asked += ["--preset", "faithful", "--import", "mine.py"]
+    planned = command(*asked, "--dry-run")
+    assert planned.code == 0
+    assert "ssf  embedded/vit  vtab/mine  seed 0  faithful" in planned.out
+    note, left_out = planned.err.splitlines()
+    assert note.startswith("faithful preset of ssf, after dongzelian/SSF; not expressed: drop path")
+    assert left_out == "not run, since there is no faithful preset: linear (1 task)"
+    ended = command(*asked)
+    assert (ended.code, "1 ok" in ended.out) == (0, True)
+    [path] = (tmp_path / "runs").glob("*.json")
+    record = decode_record(path.read_bytes(), path)
+    assert record.spec.protocol.faithful
+    assert record.spec.protocol.overrides["epochs"] == 100
+    assert record.protocol_deviation == note
+    assert record.quality is not None and len(record.quality.curve) == 100
+    assert command("board").code == 0
+    page = (tmp_path / "board" / "index.html").read_text(encoding="utf-8")
+    assert ">faithful</span>" in page and "dongzelian/SSF" in page
+    assert command("validate", "runs").code == 0

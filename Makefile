@@ -17,7 +17,7 @@ help:
 	@echo "make board                   build the board of ./$(RESULTS) again"
 	@echo "make test / make lint        install and run the tests / the linters"
 	@echo "make perf                    time steps, harness, start-up and board as ratios; stored in ./$(PERF_STORE)"
-	@echo "make reference               the committed records: suite embedded, three seeds; embedded-full, one; efficiency"
+	@echo "make reference               the committed records of the embedded suites and of efficiency"
 	@echo "make steps                   the committed training-step times of every method on ViT-B/16"
 	@echo "make support                 the table of methods and backbone families, methods/BACKBONES.md"
 	@echo "make atlas / make weights    rebuild the embedded sprites / backbones from scratch (needs npm / hours)"
@@ -44,6 +44,8 @@ board: $(VENV)/.installed-base
 reference: $(VENV)/.installed-base
 	$(BIN)/peftmark run --suite embedded --seed 0 --seed 1 --seed 2 --results results/records/embedded $(RUN_FLAGS)
 	$(BIN)/peftmark run --suite embedded-full --results results/records/embedded-full $(RUN_FLAGS)
+	$(BIN)/peftmark run --suite embedded-openvocab --results results/records/embedded-openvocab $(RUN_FLAGS)
+	$(BIN)/peftmark run --suite embedded-video --results results/records/embedded-video $(RUN_FLAGS)
 	$(BIN)/peftmark run --suite efficiency --results results/records/efficiency $(RUN_FLAGS)
 
 steps: $(VENV)/.installed-base

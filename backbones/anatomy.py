@@ -406,6 +406,7 @@ class Anatomy(ABC):
             (those of the stem, behind the patch embedding, lead to block 0).
         entering: what reads the tokens before the first block, positions added; perhaps no norm but `nn.Identity`.
         leaving: what reads the stream that leaves the last block, where that is not `norm`.
+        norm_after_pooling: whether nothing does but the pooling itself.
         grid: patch tokens (rows, columns), None where the stream is a map; prefix_tokens: tokens before them (class
             token, registers).
         mean, std: of the normalisation that the weights expect, on pixels in [0, 1].
@@ -432,6 +433,7 @@ class Anatomy(ABC):
     final_norm: Affine | None = None
     entering: Affine | None = None
     leaving: Affine | None = None
+    norm_after_pooling: bool = False
     transitions: dict[int, tuple[Affine, ...]] = field(default_factory=dict)
     masks: dict[str, Tensor] = field(default_factory=dict)
     held_in: str = "float32"
@@ -515,7 +517,10 @@ class Anatomy(ABC):
 
     def add_after_blocks(self, insert: Insert) -> None:
         """Map the stream (N, L, D) as it leaves the last block, before norm and pooling (prompts leave there)."""
-        (self.leaving or self.norm).add_before(insert)
+        if self.norm_after_pooling:
+            self.blocks[-1].mlp.add_after_add(insert)
+        else:
+            (self.leaving or self.norm).add_before(insert)
 
     def drop_text(self) -> None:
         """Leave the text tower behind; parameter names of the whole model are then those of the image backbone."""

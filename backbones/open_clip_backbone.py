@@ -248,6 +248,11 @@ class ClipAnatomy(Anatomy):
         output = self.model(images)
         return output[0] if isinstance(output, tuple) else output  # CoCa's gives its tokens, too
 
+    def drop_text(self) -> None:
+        super().drop_text()
+        if isinstance(self.model, VisionTransformer) and self.token_blocks:
+            self.model.proj = cast(Any, None)  # a classifier reads what is pooled
+
     def segments(self, output: Output) -> tuple[Segment, ...]:
         tower = cast(Any, self.model)
         if isinstance(tower, TimmModel):
@@ -321,6 +326,7 @@ def clip_anatomy(name: str, model: nn.Module, embed_dim: int, tokenizer: Tokeniz
         anatomy.patch_embedding = Affine(tower.conv1, shift_sink=(tower, "positional_embedding", 1), log=log)
         anatomy.entering = Affine(tower.ln_pre, log=log)
         anatomy.final_norm = Affine(tower.ln_post, log=log)
+        anatomy.norm_after_pooling = tower.final_ln_after_pool
     if isinstance(tower, TimmModel):
         add_timm_parts(anatomy, tower.trunk)
     return anatomy

@@ -66,7 +66,8 @@ def predict(
     """
     model.eval()
     if isinstance(model, OpenVocabularyClassifier) and model.class_names != tuple(class_names):
-        model.set_class_names(class_names)
+        with torch.inference_mode(False):  # what is made of the names may be trained with, at test time too
+            model.set_class_names(class_names)
     predictions = []
     for batch in batches:
         with autocast(precision, batch.device):

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ..errors import PeftmarkError
 from ..registry import TASKS
 
 
@@ -20,12 +21,23 @@ class Split:
     Attributes:
         images: uint8 (N, 3, H, W), clips (N, T, 3, H, W), or of a test several clips a video (N, V, T, 3, H, W).
         labels: int64 (N,), in ``range(len(class_names))``.
-        class_names: of this split; test splits of an open-vocabulary task may have other classes than training.
+        class_names: of this split; test splits of an open-vocabulary task may have other classes than training. A class
+            may have no images.
+
+    Raises:
+        PeftmarkError: where there is not one label an image, or a label without a class name.
     """
 
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.labels):
+            raise PeftmarkError(f"{len(self.images)} images have {len(self.labels)} labels: give one each")
+        without = self.labels[(self.labels < 0) | (self.labels >= len(self.class_names))]
+        if len(without):
+            raise PeftmarkError(f"label {int(without[0])} has no class name: there are {len(self.class_names)}")
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ...backbones import find_backbone
 from ...errors import NotMergeable, Unsupported
-from ...methods import DEFAULT_TEMPLATES, AdaptedModel, Classifier, OpenVocabularyClassifier, make_method
+from ...methods import DEFAULT_TEMPLATES, AdaptedModel, Classifier, Context, OpenVocabularyClassifier, make_method
 from ...results import SCHEMA_VERSION, Compute, CostRecord, CostSpec, ErrorInfo, MemoryCost, MethodSpec, Storage
 from ..environment import environment
 from ..failures import describe_error, status_of
@@ -148,20 +148,22 @@ def build(spec: CostSpec, device: torch.device) -> AdaptedModel:
     """
     torch.manual_seed(0)
     method = make_method(spec.method.name, spec.method.config)
+    names = [f"class {index}" for index in range(spec.num_classes)]
     if method.test_views() is not None:
         raise Unsupported("what it costs to adapt to the views of each test image is not profiled")
     anatomy = find_backbone(spec.backbone).build(pretrained=False)
     model: AdaptedModel
     if main_track(spec.method.name) == "open_vocabulary":
-        names = [f"class {index}" for index in range(spec.num_classes)]
         model = OpenVocabularyClassifier(anatomy, method, names, DEFAULT_TEMPLATES)
-        model.text.ensemble(names, DEFAULT_TEMPLATES)  # texts are written before the step, as they are in training
     else:
         frames = spec.input_shape[0] if len(spec.input_shape) == 4 else None
         model = Classifier(anatomy, method, spec.num_classes, frames)
     if method.needs_batches:
         images = torch.randn(SCORING_BATCH, *spec.input_shape)
         method.prepare(model, [(images, torch.arange(SCORING_BATCH) % spec.num_classes)])
+    if model.anatomy.text is not None:  # what is written, or learned of what is written, before the first step
+        images, labels = torch.randn(SCORING_BATCH, *spec.input_shape), torch.arange(SCORING_BATCH)
+        method.loss(model.train(), images, labels % spec.num_classes, Context(1, 1, tuple(names)))
     if next(model.parameters()).device.type != "meta":
         model = model.to(device)
     hold_frozen(model, spec.frozen_dtype)

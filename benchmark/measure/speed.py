@@ -17,6 +17,9 @@ from ..savings import autocast, checkpointed
 
 Step = Callable[[], None]
 
+EPOCH = 1000
+"""Steps of an epoch that does not end while its steps are measured."""
+
 
 class TrainingStep:
     """One whole step as `benchmark.training` does it: loss, backward, AdamW. Data are given, so none are loaded."""
@@ -33,7 +36,7 @@ class TrainingStep:
         self.model, self.images, self.labels = model, images, labels
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4) if self.trained else None
-        self.context = Context(epochs=1, steps_per_epoch=1, class_names=tuple(map(str, range(classes))))
+        self.context = Context(epochs=1, steps_per_epoch=EPOCH, class_names=tuple(map(str, range(classes))))
         self.precision = precision
         self.gradient_checkpointing = gradient_checkpointing
 
@@ -50,6 +53,7 @@ class TrainingStep:
             loss.backward()
             method.after_backward(self.model, self.context)
             self.model.optimizer_step(self.optimizer)
+            self.context.step += 1
             method.after_step(self.model, self.context)
 
     def infer(self) -> None:

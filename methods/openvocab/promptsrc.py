@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
@@ -19,10 +20,11 @@ from .imagenet_templates import IMAGENET_TEMPLATES
 from .taught_prompt import TaughtPrompt
 
 
-def epoch_weights(epochs: int, mean: float, std: float) -> Tensor:
-    """Weights (epochs,) that add up to one: a Gaussian over the epochs 1 … `epochs`, mean and std as shares of them."""
-    epoch = torch.arange(1, epochs + 1, dtype=torch.float64)
-    return (-0.5 * ((epoch - mean * epochs) / (std * epochs)) ** 2).softmax(dim=0)
+def epoch_weights(epochs: int, mean: float, std: float) -> list[float]:
+    """Weights that add up to one: a Gaussian over the epochs 1 … `epochs`, mean and std as shares of them."""
+    exponents = [-0.5 * ((epoch - mean * epochs) / (std * epochs)) ** 2 for epoch in range(1, epochs + 1)]
+    weights = [math.exp(exponent - max(exponents)) for exponent in exponents]
+    return [weight / sum(weights) for weight in weights]
 
 
 @METHODS.register("promptsrc", family="openvocab", tracks=("open_vocabulary",))
@@ -99,7 +101,7 @@ class PromptSRC(Method):
         epoch, rest = divmod(context.step, context.steps_per_epoch)
         if rest:
             return
-        weight = float(epoch_weights(context.epochs, self.gpa_mean, self.gpa_std)[epoch - 1])
+        weight = epoch_weights(context.epochs, self.gpa_mean, self.gpa_std)[epoch - 1]
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         if epoch == 1:
             self._average = {name: torch.zeros_like(parameter) for name, parameter in trained.items()}

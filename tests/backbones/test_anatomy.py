@@ -9,10 +9,11 @@ import pytest
 import timm
 import torch
 from inserts import Add, Double, Twice, build
+from open_clip.model import set_model_preprocess_cfg
 from torch import Tensor, nn
 
 from peftmark.backbones import Affine, Insert, find_backbone
-from peftmark.backbones.open_clip_backbone import ExplicitAttention, make_explicit
+from peftmark.backbones.open_clip_backbone import ExplicitAttention, clip_anatomy, make_explicit
 from peftmark.backbones.slots import module_slots, remove_slots, row_slots, twin
 from peftmark.backbones.timm_backbone import timm_anatomy
 from peftmark.errors import NotMergeable, Unsupported
@@ -104,6 +105,34 @@ def test_clip_with_and_without_rewriting(name: str) -> None:
         make_explicit(explicit.transformer)
         torch.testing.assert_close(explicit.encode_image(images), expected[0], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(explicit.encode_text(ids), expected[1], rtol=1e-4, atol=1e-5)
+
+
+class Seen(Insert):
+    """Takes down the shape of what passes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shape = tuple(x.shape)
+        return x
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"final_ln_after_pool": True}, {"final_ln_after_pool": True, "pool_type": "avg"}]
+)
+def test_the_stream_leaves_clip_s_blocks_as_tokens_wherever_the_norm_is(settings: dict[str, object]) -> None:
+    """CLIPA norms what was pooled, which is one vector an image; prompts have to leave before."""
+    vision = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16, **settings}
+    text = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}
+    model = open_clip.CLIP(embed_dim=24, vision_cfg=vision, text_cfg=text)
+    set_model_preprocess_cfg(model, {"size": 16, "mean": (0.5,) * 3, "std": (0.5,) * 3})
+    model.eval()
+    images = torch.randn(3, 3, 16, 16)
+    expected = model.encode_image(images)
+    anatomy = clip_anatomy("small", model, 24, open_clip.get_tokenizer("ViT-B-32"))
+    before, after = Seen(), Seen()
+    anatomy.add_before_blocks(before)
+    anatomy.add_after_blocks(after)
+    torch.testing.assert_close(anatomy.projected(images), expected, rtol=1e-4, atol=1e-5)
+    assert before.shape == after.shape == (3, 1 + 4, 32)
 
 
 def test_text_tower_is_clip_s_own() -> None:

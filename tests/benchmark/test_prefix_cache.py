@@ -168,6 +168,15 @@ def test_other_tracks(
     assert with_cache.quality == go(method, None, task).quality
 
 
+def test_views_of_test_images_are_adapted_to_with_other_class_names(go: Go, tmp_path: Path) -> None:
+    config = {"views": 3, "selected": 0.5}
+    record = go("tpt", PrefixCache(ROOM, tmp_path), "toy/named", config)
+    assert record.status == "ok", record.error
+    assert record.quality is not None
+    assert record.quality == go("tpt", None, "toy/named", config).quality
+    assert set(record.quality.tests) == {"base", "new"}
+
+
 def test_features_are_kept_where_batches_are_not_tiny(go: Go, starts: list[tuple[str, int]], tmp_path: Path) -> None:
     cached = go("linear", PrefixCache(ROOM, tmp_path), batch_size=4)
     assert starts == [("train", 8), ("validation", 8), ("test test", 8)]

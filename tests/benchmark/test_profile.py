@@ -93,7 +93,46 @@ def test_other_architectures(backbone: str) -> None:
 def test_a_classifier_on_a_clip_leaves_the_text_tower_out() -> None:
     record = profile(spec("linear", "open_clip/ViT-B-32", num_classes=10))
     assert record.params is not None
-    assert record.params.total - record.params.trainable == 87_849_216  # of `visual`, its projection included
+    # of `visual`, less the projection of 768 to 512, which a classifier does not read
+    assert record.params.total - record.params.trainable == 87_849_216 - 768 * 512
+
+
+@pytest.mark.parametrize(
+    ("method", "trainable", "merged_flops"),
+    [("coop", 16 * 128, False), ("clip_lora", (6 + 3) * 3 * 2 * 256, True), ("promptsrc", None, False)],
+)
+def test_open_vocabulary_methods_have_both_towers(method: str, trainable: int | None, merged_flops: bool) -> None:
+    record = profile(spec(method, "embedded/clip", num_classes=10))
+    assert record.status == "ok", record.error
+    assert record.params is not None and record.compute is not None
+    if trainable is not None:
+        assert record.params.trainable == trainable
+    # the image tower once an image, and all texts once a batch
+    image = profile(spec("linear", "embedded/clip", num_classes=10)).compute
+    assert image is not None
+    assert record.compute.forward_flops_per_image > image.forward_flops_per_image
+    assert (record.compute.merged_forward_flops_per_image is not None) == merged_flops
+
+
+def test_what_is_done_on_views_of_test_images_is_not_profiled() -> None:
+    record = profile(spec("tpt", "embedded/clip", num_classes=10))
+    assert (record.status, record.error is not None and "views" in record.error.message) == ("unsupported", True)
+
+
+def test_video_methods_are_profiled_on_clips() -> None:
+    [planned] = cost_specs(
+        "embedded/vit",
+        [("st_adapter", {})],
+        ProfileBlock(backbones=["embedded/vit"], methods=["st_adapter"], batch_size=2, num_classes=4),
+        {},
+        None,
+    )
+    assert planned.input_shape == (8, 3, 40, 40)
+    record = profile(planned)
+    image = profile(spec("linear", "embedded/vit", num_classes=4)).compute
+    assert record.status == "ok", record.error
+    assert record.compute is not None and image is not None
+    assert 8 < record.compute.forward_flops_per_image / image.forward_flops_per_image < 20
 
 
 def test_an_impossible_pair_is_a_record() -> None:

@@ -46,7 +46,7 @@ def test_every_shipped_suite_names_what_there_is(name: str) -> None:
     assert len(set(keys)) == len(keys)
 
 
-EMBEDDED = ("embedded", "embedded-full", "embedded-openvocab")
+EMBEDDED = ("embedded", "embedded-full", "embedded-openvocab", "embedded-video")
 
 
 def tasks_of(name: str) -> set[str]:

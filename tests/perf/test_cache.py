@@ -18,7 +18,7 @@ from peftmark.benchmark.run import load_task
 from peftmark.benchmark.training import Trainer
 from peftmark.methods import AdaptedModel, Classifier, OpenVocabularyClassifier, make_method
 
-DIGITS, NAMING = ("embedded/digits", "embedded/vit"), ("embedded/base2new", "embedded/clip")
+DIGITS, NAMING = ("embedded/digits", "embedded/vit"), ("embedded/naming-16shot", "embedded/clip")
 TARGETS = {"linear": (*DIGITS, 1 / 30), "partial": (*DIGITS, 1.0), "lora": (*DIGITS, 1.0), "coop": (*NAMING, 1 / 5)}
 
 

@@ -6,31 +6,26 @@ import json
 import os
 import signal
 import sys
-import tomllib
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .commands.doctor import doctor_command
+from .commands.labels import label
+from .commands.profile import profile_command
+from .commands.settings import import_option, parse_settings
+from .commands.validate import validate_command
 from .errors import PeftmarkError
 from .registry import BACKBONES, METHODS, SUITES, TASKS, Registry, load_plugins
 
 if TYPE_CHECKING:
     from .benchmark.launch.outcome import Options, Outcome
     from .benchmark.plan import Plan, Spec
-    from .results import CostRecord, CostSpec, Memory
 
 KINDS: dict[str, Registry[Any]] = {"methods": METHODS, "backbones": BACKBONES, "tasks": TASKS, "suites": SUITES}
 INTERRUPTED = 130
-import_option = click.option(
-    "--import",
-    "plugins",
-    multiple=True,
-    metavar="FILE",
-    help="A Python file that registers methods, backbones or tasks.",
-)
 
 
 class _Group(click.Group):
@@ -118,6 +113,12 @@ def show(kind: str, name: str, plugins: tuple[str, ...]) -> None:
         click.echo(f"version: {method.version}")
         for key, value in method.config().items():
             click.echo(f"--set method.{key}={value}")
+        from .benchmark.preset import load_presets
+
+        preset = load_presets().get(name)
+        if preset is not None:
+            tasks = ", ".join(pattern for recipe in preset.recipes for pattern in recipe.tasks)
+            click.echo(f"--preset faithful, on {tasks}: {preset.describe()}")
 
 
 @main.command("run")
@@ -133,6 +134,11 @@ def show(kind: str, name: str, plugins: tuple[str, ...]) -> None:
 @click.option("--existing", type=click.Choice(["skip", "retry", "overwrite"]), default="skip", show_default=True)
 @click.option(
     "--protocol", default="embedded-v1", show_default=True, metavar="P", help="Without --suite, which has its own."
+)
+@click.option(
+    "--preset",
+    type=click.Choice(["faithful"]),
+    help="Run methods as their own repositories do, where these say how: badged, never ranked.",
 )
 @click.option("--launcher", type=click.Choice(["local"]), default="local", show_default=True)
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Workers; by default one a core, one with a GPU.")
@@ -162,6 +168,7 @@ def run_command(
     results: Path,
     existing: str,
     protocol: str,
+    preset: str | None,
     launcher: str,
     jobs: int | None,
     device: str | None,
@@ -179,7 +186,7 @@ def run_command(
     With --suite, the other selections narrow or extend the suite. Finished runs are not run again.
     """
     load_plugins(plugins)
-    parsed = _parse_settings(settings)
+    parsed = parse_settings(settings)
     if precision:
         parsed["protocol"]["precision"] = precision
 
@@ -198,15 +205,18 @@ def run_command(
             method_settings=parsed["method"],
             protocol_settings=parsed["protocol"],
             protocol=protocol,
+            preset=preset or "",
             hardware_class=hardware_class(found) if found.type == "cuda" else None,
             partial=dry_run or available,
         )
     )
+    for note in planned.notes:
+        click.echo(note, err=True)
     store = Store(results)
     if dry_run:
         work = pending(planned.specs, store, existing)
         for spec in work.todo:
-            click.echo(f"{spec.id}  {_label(spec)}")
+            click.echo(f"{spec.id}  {label(spec)}")
         for reason in planned.absent.values():
             click.echo(f"missing: {reason}")
         click.echo(f"{len(work.todo)} to run, {sum(work.done.values())} finished, in {results}")
@@ -292,144 +302,6 @@ class _Decoding:
             click.echo(line)
 
 
-@main.command("profile")
-@click.option("--method", required=True, metavar="M")
-@click.option("--backbone", required=True, metavar="B", help="timm/…, open_clip/…, a bare name. Weights are drawn.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, metavar="N")
-@click.option("--classes", type=click.IntRange(min=1), default=100, show_default=True, metavar="N", help="Of the head.")
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-@click.option(
-    "--frozen-dtype",
-    type=click.Choice(["float32", "bfloat16", "int8", "nf4"]),
-    default="float32",
-    show_default=True,
-    help="What frozen matrices are held in.",
-)
-@click.option(
-    "--gradient-checkpointing", is_flag=True, help="Compute a block's activations again in the backward pass."
-)
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="method.rank=8, …")
-@click.option("--speed", is_flag=True, help="Time steps, in rounds with full fine-tuning and the bare backbone.")
-@click.option("--device", metavar="D", help="As of `run`. On a GPU memory is measured, too.")
-@click.option("--results", type=click.Path(path_type=Path), metavar="DIR", help="Also write the record there.")
-@click.option("--json", "as_json", is_flag=True, help="Print the cost record.")
-@import_option
-def profile_command(
-    method: str,
-    backbone: str,
-    batch_size: int,
-    classes: int,
-    precision: str,
-    frozen_dtype: str,
-    gradient_checkpointing: bool,
-    settings: tuple[str, ...],
-    speed: bool,
-    device: str | None,
-    results: Path | None,
-    as_json: bool,
-    plugins: tuple[str, ...],
-) -> None:
-    """What a method costs on a backbone: parameters, storage, memory, operations, and with --speed time.
-
-    Memory is estimated without computing anything, so it needs neither a GPU nor the memory.
-    """
-    load_plugins(plugins)
-    parsed = _parse_settings(settings)
-    if parsed["protocol"]:
-        raise PeftmarkError("a profile has no protocol: --set takes method.NAME=VALUE here")
-
-    from .benchmark.environment import find_device, hardware_class
-    from .benchmark.launch.worker import prepare_process
-    from .benchmark.measure.profile import profile
-    from .benchmark.plan import cost_specs
-    from .benchmark.suite import ProfileBlock
-    from .results import Store, encode_record
-
-    found = find_device(device)
-    prepare_process(found)
-    measured = speed or found.type == "cuda"
-    variant = {
-        "precision": precision,
-        "frozen_dtype": frozen_dtype,
-        "gradient_checkpointing": gradient_checkpointing,
-    }
-    block = ProfileBlock(
-        backbones=[backbone], methods=[method], batch_size=batch_size, num_classes=classes, variants=[variant]
-    )
-    hardware = hardware_class(found) if measured else None
-    (spec,) = cost_specs(backbone, [(method, parsed["method"])], block, {}, hardware)
-    record = profile(spec, found if measured else None, speed)
-    if results is not None:
-        store = Store(results)
-        with store.lock():
-            store.write_cost(record)
-    click.echo(encode_record(record).decode() if as_json else _describe_cost(record), nl=not as_json)
-    if record.status not in ("ok", "unsupported"):
-        raise SystemExit(1)
-
-
-def _describe_cost(record: CostRecord) -> str:
-    """A table for people."""
-    lines = [f"{_label(record.spec)}  {record.status}"]
-    if record.error:
-        lines.append(f"{record.error.phase}: {record.error.message}")
-    if record.params and record.storage:
-        own, added = record.params.trainable_without_head, record.params.added_at_inference
-        lines.append(f"parameters  {own:,} trainable without the head, {added:,} added at inference")
-        lines.append(f"storage     {record.storage.adapter_bytes:,} bytes with the head")
-    if record.memory:
-        lines.append(f"memory      {_memory(record.memory.estimated)} (estimated)")
-        if record.memory.measured:
-            lines.append(f"            {_memory(record.memory.measured)} (measured, {record.spec.hardware_class})")
-        parts = record.memory.estimated.breakdown_bytes
-        if parts:
-            by_part = ", ".join(f"{name} {getattr(parts, name) / 2**20:,.0f}" for name in parts.__struct_fields__)
-            lines.append(f"            of training, MiB: {by_part}")
-    if record.compute:
-        forward, merged = record.compute.forward_flops_per_image, record.compute.merged_forward_flops_per_image
-        after = f", {merged / 1e9:,.2f} merged" if merged is not None else ""
-        train = record.compute.train_step_flops / record.spec.batch_size
-        lines.append(f"GFLOP       {forward / 1e9:,.2f} an image forward{after}; {train / 1e9:,.2f} a training step")
-    if record.speed:
-        speed = record.speed
-        lines.append(
-            f"training    {speed.train_step_ms.median:,.1f} ms a step, {speed.train_images_per_s:,.1f} images/s, "
-            f"{speed.train_step_relative_to_full:.3f} of full fine-tuning's step"
-        )
-        lines.append(
-            f"inference   {speed.inference.images_per_s:,.1f} images/s, {speed.inference.batch1_ms.median:,.1f} ms for "
-            f"one, {speed.inference_relative_to_bare:.3f} of the bare backbone's time"
-        )
-        if speed.merged:
-            lines.append(
-                f"            merged {speed.merged.images_per_s:,.1f} images/s, "
-                f"{speed.merged.batch1_ms.median:,.1f} ms for one"
-            )
-    return "\n".join(lines)
-
-
-def _memory(memory: Memory) -> str:
-    peaks = (memory.train_peak_allocated_bytes, memory.eval_peak_allocated_bytes)
-    training, inference = (f"{peak / 2**20:,.0f} MiB" for peak in peaks)
-    return f"{training} training, {inference} inference"
-
-
-def _parse_settings(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """``method.rank=8`` -> {"method": {"rank": 8}}; a value is read as TOML where it is TOML, else as text."""
-    parsed: dict[str, dict[str, Any]] = {"method": {}, "protocol": {}}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        scope, dot, name = key.strip().partition(".")
-        if not equals or not dot or scope not in parsed or not name:
-            raise PeftmarkError(f"--set {setting}: write method.NAME=VALUE or protocol.NAME=VALUE")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        parsed[scope][name] = value
-    return parsed
-
-
 def _carry_out(todo: list[Spec], options: Options) -> Counter[str]:
     """Launch the runs, print a line for each that ends, and keep a progress bar below on a terminal."""
     counts: Counter[str] = Counter()
@@ -476,32 +348,9 @@ def _carry_out(todo: list[Spec], options: Options) -> Counter[str]:
     return counts
 
 
-def _label(spec: Spec) -> str:
-    from .results import RunSpec
-
-    changed = "".join(f" {key}={value}" for key, value in _not_default(spec).items())
-    if isinstance(spec, RunSpec):
-        return f"{spec.method.name}{changed}  {spec.backbone.name}  {spec.task.name}  seed {spec.seed}"
-    return f"{spec.method.name}{changed}  {spec.backbone}  {_setting(spec)}"
-
-
-def _setting(spec: CostSpec) -> str:
-    words = [f"batch {spec.batch_size}", spec.precision]
-    words += [f"frozen in {spec.frozen_dtype}"] if spec.frozen_dtype != "float32" else []
-    words += ["gradient checkpointing"] if spec.gradient_checkpointing else []
-    return ", ".join(words)
-
-
-def _not_default(spec: Spec) -> dict[str, Any]:
-    from .methods import make_method
-
-    default = make_method(spec.method.name).config()
-    return {key: value for key, value in spec.method.config.items() if default.get(key) != value}
-
-
 def _line(outcome: Outcome) -> str:
     reason = f"  ({outcome.message})" if outcome.message else ""
-    return f"{_label(outcome.spec)}  {outcome.figure or outcome.status}  {outcome.seconds:.1f} s{reason}"
+    return f"{label(outcome.spec)}  {outcome.figure or outcome.status}  {outcome.seconds:.1f} s{reason}"
 
 
 def _summarize(counts: Counter[str], done: Counter[str], results: Path) -> None:
@@ -520,3 +369,7 @@ def board(results: Path, out: Path) -> None:
     from .leaderboard import build_board
 
     click.echo(build_board(results, out).resolve())
+
+
+for command in (profile_command, validate_command, doctor_command):
+    main.add_command(command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ from ..errors import PeftmarkError
 from ..methods import make_method
 from ..registry import METHODS, TASKS
 from ..results import (
+    FAITHFUL,
     FINISHED,
     BackboneSpec,
     CostSpec,
@@ -30,6 +31,7 @@ from ..results import (
     decode_record,
 )
 from ..tasks import draw_of, make_task
+from .preset import CHANGED, Settings, load_presets
 from .protocol import Protocol, load_protocol
 from .suite import ProfileBlock, Suite, find_suite
 
@@ -39,6 +41,7 @@ class Request:
     """What ``peftmark run`` was asked for; empty selections mean the suite's own.
 
     Attributes:
+        preset: ``faithful`` runs methods as their official repositories do, where these say how.
         hardware_class: of the GPU on which profiles are measured; None estimates them.
         partial: whether runs whose data or weights are not there are left out of the plan, which then lists them.
 
@@ -54,6 +57,7 @@ class Request:
     method_settings: Mapping[str, Any] = field(default_factory=dict)
     protocol_settings: Mapping[str, Any] = field(default_factory=dict)
     protocol: str = "embedded-v1"
+    preset: str = ""
     hardware_class: str | None = None
     partial: bool = False
 
@@ -71,6 +75,7 @@ class Plan:
         wanted: how many runs were asked for, with those that cannot be planned, by task and by what its method's phases
             are in the protocol's epochs.
         absent: data and weights that are not there, with the reason.
+        notes: what a user should know of the plan, a line each.
     """
 
     specs: list[Spec]
@@ -78,10 +83,13 @@ class Plan:
     protocol: Protocol | None = None
     wanted: Counter[tuple[str, float]] = field(default_factory=Counter)
     absent: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def plan(request: Request) -> Plan:
     """Every run of the request, once, in an order that keeps a task's runs together; then what is to be profiled."""
+    if "preset" in request.protocol_settings:
+        raise PeftmarkError(f"--set protocol.preset: a preset sets much else, so use --preset {FAITHFUL}")
     suite = find_suite(request.suite) if request.suite else None
     runs = _plan_runs(suite, request) if suite is None or suite.runs else Plan([], {})
     costs = _plan_costs(suite, request) if suite is not None and not request.tasks else []
@@ -157,23 +165,26 @@ def cost_specs(
 def _plan_runs(suite: Suite | None, request: Request) -> Plan:
     protocol_name = suite.protocol if suite else request.protocol
     protocol = load_protocol(protocol_name, request.protocol_settings)
-    protocol_spec = ProtocolSpec(
-        name=protocol.name, version=protocol.version, overrides=_changed(protocol_name, request.protocol_settings)
-    )
     pairs = suite.pairs() if suite else []
     pairs = _select(pairs, request)
     if not pairs:
         methods, tasks = ", ".join(request.methods) or "its methods", ", ".join(request.tasks) or "its tasks"
         raise PeftmarkError(f"nothing to run in suite {request.suite}: {methods} cannot do {tasks} (another track)")
-    specs = _Specs(protocol_spec, request.method_settings)
+    preset = request.preset or (suite.preset if suite else "")
+    prepared, notes = _with_presets(pairs, request) if preset else ([(pair, Settings()) for pair in pairs], [])
+    specs = _Specs(protocol_name, request)
     seeds = request.seeds or (suite.seeds if suite else [0])
-    runs = [specs.make(*pair, seed) for seed in seeds for pair in pairs]
+    runs = [specs.make(*pair, seed, settings) for seed in seeds for pair, settings in prepared]
     check_held(protocol.frozen_dtype)
     if specs.absent and not request.partial:
         raise PeftmarkError(_all_absent(specs.absent))
-    wanted = Counter((task, specs.epochs(method, config)) for _, task, method, config in pairs for _ in seeds)
+    wanted = Counter(
+        (task, specs.epochs(method, config, settings))
+        for (_, task, method, config), settings in prepared
+        for _ in seeds
+    )
     planned = {spec.run_id: spec for spec in runs if spec is not None}
-    return Plan(list(planned.values()), specs.checkpoints, protocol, wanted, specs.absent)
+    return Plan(list(planned.values()), specs.checkpoints, protocol, wanted, specs.absent, notes)
 
 
 def _all_absent(absent: Mapping[str, str]) -> str:
@@ -181,6 +192,43 @@ def _all_absent(absent: Mapping[str, str]) -> str:
     if not others:
         return first
     return f"{first}; {len(others)} more are missing (--dry-run lists them, --available runs what is there)"
+
+
+def _with_presets(pairs: Sequence[Pair], request: Request) -> tuple[list[tuple[Pair, Settings]], list[str]]:
+    """The pairs that there is a recipe for, with it, and notes on what the recipes leave out and who has none.
+
+    Raises:
+        PeftmarkError: where there is a recipe for none of them.
+    """
+    presets = load_presets()
+    prepared: list[tuple[Pair, Settings]] = []
+    without: dict[str, list[str]] = {}
+    for pair in pairs:
+        _, task, method, _ = pair
+        settings = presets[method].settings(task) if method in presets else None
+        if settings is None:
+            without.setdefault(method, []).append(task)
+        else:
+            changed = bool(request.method_settings or request.protocol_settings)
+            marked = {**settings.protocol, "preset": CHANGED if changed else FAITHFUL}
+            prepared.append((pair, Settings(protocol=marked, config=settings.config)))
+    if not prepared:
+        method, tasks = next(iter(without.items()))
+        has = f"its recipes are for {_tasks_of(method)}" if method in presets else f"there are {', '.join(presets)}"
+        raise PeftmarkError(f"no faithful preset of {method} for {tasks[0]}: {has}")
+    notes = [presets[method].describe() for method in dict.fromkeys(pair[2] for pair, _ in prepared)]
+    if without:
+        left_out = ", ".join(f"{name} ({_number(set(tasks))})" for name, tasks in without.items())
+        notes.append(f"not run, since there is no faithful preset: {left_out}")
+    return prepared, notes
+
+
+def _number(tasks: Collection[str]) -> str:
+    return f"{len(tasks)} task{'s' * (len(tasks) != 1)}"
+
+
+def _tasks_of(method: str) -> str:
+    return ", ".join(pattern for recipe in load_presets()[method].recipes for pattern in recipe.tasks)
 
 
 def _changed(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,17 +286,23 @@ def _select(pairs: list[Pair], request: Request) -> list[Pair]:
 class _Specs:
     """Makes specs; remembers what is costly to find out (weights' hashes, split hashes)."""
 
-    def __init__(self, protocol: ProtocolSpec, settings: Mapping[str, Any]) -> None:
+    def __init__(self, protocol: str, request: Request) -> None:
         self.protocol = protocol
-        self.settings = settings
+        self.request = request
+        self.protocols: dict[str, ProtocolSpec] = {}
         self.backbones: dict[tuple[str, bool], BackboneSpec] = {}
         self.tasks: dict[tuple[str, int], TaskSpec] = {}
         self.checkpoints: dict[str, Path] = {}
         self.absent: dict[str, str] = {}
 
-    def make(self, backbone: str, task: str, method: str, config: Mapping[str, Any], seed: int) -> RunSpec | None:
-        """None where the data or the weights are not there, which `absent` then says."""
-        made = make_method(method, {**config, **self.settings})
+    def make(
+        self, backbone: str, task: str, method: str, config: Mapping[str, Any], seed: int, preset: Settings
+    ) -> RunSpec | None:
+        """The request's own settings go before the preset's, which go before the suite's.
+
+        None where the data or the weights are not there, which `absent` then says.
+        """
+        made = make_method(method, {**config, **preset.config, **self.request.method_settings})
         _check_recordable(f"method {method!r}", made.config())
         built, data = self._backbone(backbone, made.pretrained), self._task(task, draw_of(task, seed))
         if built is None or data is None:
@@ -257,13 +311,24 @@ class _Specs:
             method=MethodSpec(name=method, version=made.version, config=made.config()),
             backbone=built,
             task=data,
-            protocol=self.protocol,
+            protocol=self._protocol({**preset.protocol, **self.request.protocol_settings}),
             seed=seed,
         )
 
-    def epochs(self, method: str, config: Mapping[str, Any]) -> float:
-        """Of all phases of a method, in the protocol's."""
-        return sum(phase.epochs for phase in make_method(method, {**config, **self.settings}).phases())
+    def epochs(self, method: str, config: Mapping[str, Any], preset: Settings) -> float:
+        """Of all phases of a method, in the protocol's own epochs."""
+        settings = {**config, **preset.config, **self.request.method_settings}
+        phases = sum(phase.epochs for phase in make_method(method, settings).phases())
+        own = load_protocol(self.protocol, self.request.protocol_settings).epochs
+        return phases * preset.protocol.get("epochs", own) / own if own else phases
+
+    def _protocol(self, settings: Mapping[str, Any]) -> ProtocolSpec:
+        key = repr(sorted(settings.items()))
+        if key not in self.protocols:
+            plain = load_protocol(self.protocol)
+            overrides = _changed(self.protocol, settings)
+            self.protocols[key] = ProtocolSpec(name=plain.name, version=plain.version, overrides=overrides)
+        return self.protocols[key]
 
     def _backbone(self, name: str, pretrained: bool) -> BackboneSpec | None:
         key, label = (name, pretrained), f"backbone {name}"

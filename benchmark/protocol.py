@@ -10,8 +10,9 @@ from typing import Any, Literal
 import msgspec
 
 from ..errors import PeftmarkError
-from ..results import ProtocolSpec
+from ..results import FAITHFUL, ProtocolSpec
 from ..results.cost import FrozenDtype, Precision, check_precision
+from .preset import CHANGED
 
 PROTOCOLS = Path(__file__).parent / "protocols"
 
@@ -34,6 +35,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         learning_rates: by method family; a family that is not listed gets `default_learning_rate`.
         method_learning_rates: by method, for those that their family's rate does not fit.
         learning_rate: one rate for all, in place of these.
+        preset: whose settings these are, where a preset has changed them: ``faithful``, or ``faithful, with changes``.
     """
 
     name: str
@@ -53,10 +55,13 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     method_learning_rates: dict[str, float] = {}
     default_learning_rate: float = 1e-3
     learning_rate: float | None = None
+    preset: str = ""
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch_size < 1 or self.warmup_epochs < 0:
             raise ValueError("epochs and warmup_epochs must not be negative, batch_size must be at least 1")
+        if self.preset not in ("", FAITHFUL, CHANGED):
+            raise ValueError(f"there is no preset {self.preset!r}: leave it out, or use --preset {FAITHFUL}")
         check_precision(self.precision, self.frozen_dtype)
 
     def learning_rate_of(self, method: str, family: str) -> float:

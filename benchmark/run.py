@@ -40,6 +40,7 @@ from .failures import describe_error, status_of
 from .inputs import TRAIN, Inputs, TrainingBatches
 from .prefix_cache import PrefixCache
 from .preprocess import Preprocess
+from .preset import load_presets
 from .protocol import protocol_of
 from .savings import hold_frozen
 from .training import Curve, Trainer
@@ -234,6 +235,9 @@ def failed_record(spec: RunSpec, device: torch.device, status: Any, error: Error
 def deviation(spec: RunSpec) -> str | None:
     """What of the protocol was changed, for people; None where nothing was."""
     changed = ", ".join(f"{key}={value}" for key, value in sorted(spec.protocol.overrides.items()))
+    preset = load_presets().get(spec.method.name)
+    if spec.protocol.faithful and preset is not None:
+        return preset.describe()  # the same for all of its tasks; what is set for one is in the spec
     return f"protocol {spec.protocol.name}-v{spec.protocol.version} with {changed}" if changed else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -50,10 +50,16 @@ class ProfileBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A suite file. `protocol` is a protocol file's stem; a suite without `runs` needs none."""
+    """A suite file.
+
+    Attributes:
+        protocol: a protocol file's stem; a suite without `runs` needs none.
+        preset: ``faithful``: the methods that have a recipe are run as their repositories do, the others not at all.
+    """
 
     description: str
     protocol: str = ""
+    preset: Literal["", "faithful"] = ""
     seeds: tuple[int, ...] = (0,)
     runs: list[Block] = []
     profiles: list[ProfileBlock] = []

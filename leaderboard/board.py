@@ -7,9 +7,11 @@ from pathlib import Path
 
 from ..errors import PeftmarkError
 from ..results import Store
+from ..results.published import load_published
 from .catalogue import Catalogue
 from .efficiency import make_efficiency
 from .folder import check_replaceable, replacing
+from .published import compare
 from .site import Site, write_site
 from .tables import make_board
 
@@ -49,6 +51,8 @@ def build_board(results: str | Path, out: str | Path, *, built: datetime | None 
     catalogue = Catalogue(results, records, costs)
     efficiency = make_efficiency(costs, catalogue)
     board = make_board(records, catalogue, efficiency)
+    published = compare(board, load_published())
     with replacing(out) as folder:
-        write_site(Site(board, efficiency, catalogue, records, costs, problems, built or datetime.now(UTC)), folder)
+        built = built or datetime.now(UTC)
+        write_site(Site(board, efficiency, catalogue, records, costs, problems, published, built), folder)
     return out / "index.html"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..results import canonical_json
@@ -39,6 +39,16 @@ def differences(config: Mapping[str, Any], default: Mapping[str, Any]) -> tuple[
     """
     absent = object()
     return tuple(f"{key}={plain(config[key])}" for key in sorted(config) if default.get(key, absent) != config[key])
+
+
+def common_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is set alike in all of at least one configurations.
+
+    >>> common_settings([{"rank": 8, "scale": 10.0}, {"rank": 8, "scale": 0.1}])
+    {'rank': 8}
+    """
+    absent = object()
+    return {key: value for key, value in configs[0].items() if all(c.get(key, absent) == value for c in configs)}
 
 
 def anchor(kind: str, *identity: Any) -> str:

@@ -25,6 +25,16 @@ def spread(std: float | None) -> str:
     return "" if std is None else f"±{std:.1f}"
 
 
+def signed(value: float) -> str:
+    """A difference in points.
+
+    >>> signed(0.44), signed(-1.25), signed(-0.04)
+    ('+0.4', '−1.2', '±0.0')
+    """
+    text = f"{abs(value):.1f}"
+    return f"±{text}" if float(text) == 0 else f"{'+' if value > 0 else '−'}{text}"
+
+
 def count(value: float) -> str:
     """A large count in three to four digits.
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from ..results import RunRecord
+from ..results.published import PublishedFigure
 from .catalogue import Entry, families_in_order, slug
 from .sheets import CostRow, Shape
 from .summary import Summary, summarize
@@ -78,6 +79,15 @@ class Cell:
         return summarize(values) if values else None
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A published figure next to a measured one."""
+
+    figure: PublishedFigure
+    difference: float
+    """Measured less published, in points."""
+
+
 @dataclass
 class Figure:
     """What stands where a row meets a column."""
@@ -92,6 +102,8 @@ class Figure:
     """The runs behind it, from the site's root."""
     title: str = ""
     best: bool = False
+    published: tuple[Beside, ...] = ()
+    """Shown, never counted."""
 
 
 @dataclass(frozen=True)

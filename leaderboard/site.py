@@ -23,6 +23,7 @@ from .command import reproduce
 from .curves import chosen_variant, loss_curve, mean_variants, variant_curve
 from .model import Board, Row, Table
 from .plots import Point, scatter
+from .published import METRICS, Published
 from .scaling import MIN_SIZES, QUANTITIES, Ladder, by_ladder, make_ladders, size_word
 from .scaling_plot import scaling_chart
 from .sheets import PARTS, Efficiency, Overview, Sheet
@@ -40,6 +41,7 @@ class Site:
     records: Sequence[RunRecord]
     costs: Sequence[CostRecord]
     problems: Sequence[str]
+    published: Published
     built: datetime
 
     @property
@@ -93,7 +95,7 @@ class Site:
         pages = [("index.html", "Leaderboard", True), ("efficiency.html", "Efficiency", bool(self.costs))]
         pages += [("scaling.html", "Scaling", bool(self.ladders)), ("methods.html", "Methods", True)]
         pages += [("tasks.html", "Tasks", bool(self.records)), ("backbones.html", "Backbones", True)]
-        pages += [("runs.html", "Runs", bool(self.records))]
+        pages += [("runs.html", "Runs", bool(self.records)), ("published.html", "Published", bool(self.records))]
         return [(href, name) for href, name, shown in pages if shown]
 
     @cached_property
@@ -132,6 +134,7 @@ def write_site(site: Site, folder: Path) -> None:
         page("index.html", "index.html.j2", plots=_plots(site.board))
         page("tasks.html", "tasks.html.j2", families=_by_family(site.catalogue.tasks))
         page("runs.html", "runs.html.j2")
+        page("published.html", "published.html.j2", metrics=METRICS)
     else:
         page("index.html", "efficiency.html.j2")
     if site.costs:
@@ -183,7 +186,7 @@ def _environment() -> jinja2.Environment:
     filters: tuple[Callable[..., Any], ...] = (
         formatting.figure, formatting.spread, formatting.count, formatting.exact, formatting.share, formatting.duration,
         formatting.size, formatting.plain, formatting.marked, formatting.ratio, formatting.digits, formatting.giga,
-        formatting.memory,
+        formatting.memory, formatting.signed,
     )  # fmt: skip
     environment.globals.update(
         chosen_variant=chosen_variant, mean_variants=mean_variants, variant_curve=variant_curve, size_word=size_word,

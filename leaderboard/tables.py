@@ -15,9 +15,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from ..results import RunRecord, canonical_json
+from ..results import FAITHFUL, RunRecord, canonical_json
 from .catalogue import GROUPS, TRACKS, Catalogue, Entry, place
-from .configurations import anchor, common_config, differences, grouped
+from .configurations import anchor, common_config, common_settings, differences, grouped
 from .formatting import exact, figure, plain, spread
 from .model import Board, Cell, Column, Figure, Group, Parameters, Row, State, Table, TaskColumns, Track
 from .sheets import CostRow, Efficiency
@@ -106,7 +106,12 @@ def _comparable(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], dict[str, s
 
 
 def _deviation(run: RunRecord) -> str:
-    """What departs from the protocol, the empty string where nothing does."""
+    """What departs from the protocol, the empty string where nothing does.
+
+    Of a faithful preset, what holds for all of its tasks: its settings differ from task to task.
+    """
+    if run.spec.protocol.faithful:
+        return run.protocol_deviation or FAITHFUL
     overrides = [f"{key}={plain(value)}" for key, value in sorted(run.spec.protocol.overrides.items())]
     stated = run.protocol_deviation or ""
     return "; ".join([*overrides, *([stated] if stated else [])])
@@ -177,10 +182,12 @@ def _rows(
 
     def key(run: RunRecord) -> tuple[str, int, bytes, int, bool, str]:
         method, random = run.spec.method, mixed and run.spec.backbone.weights == "random"
-        return (method.name, method.version, canonical_json(method.config), run.spec.trial, random, _deviation(run))
+        config = {} if run.spec.protocol.faithful else method.config  # a recipe sets what it likes for each task
+        return (method.name, method.version, canonical_json(config), run.spec.trial, random, _deviation(run))
 
     rows = []
     for (name, version, config, trial, random, deviation), group in grouped(runs, key).items():
+        faithful = group[0].spec.protocol.faithful
         badges = [f"trial {trial}"] if trial else []
         badges += ["random weights"] if random else []
         badges += [f"v{version}"] if len(versions[name]) > 1 else []
@@ -190,25 +197,25 @@ def _rows(
             state, remark = "superseded", f"not ranked: the method is at version {versions[name][-1]}"
         if deviation:
             state, remark = "deviation", f"not ranked: departs from the protocol ({deviation})"
-            badges.append("deviation")
+            badges.append(FAITHFUL if faithful else "deviation")
         cells = {
             task: Cell(tuple(sorted(cell, key=lambda run: run.spec.seed)))
             for task, cell in grouped(group, lambda run: run.spec.task.name).items()
         }
-        settings = group[0].spec.method.config
+        settings = common_settings([run.spec.method.config for run in group])
         rows.append(
             Row(
                 key=anchor("row", *table, name, version, config.decode(), trial, random, deviation),
                 method=catalogue.methods[name],
                 version=version,
                 config=settings,
-                differences=differences(settings, defaults[name]),
+                differences=() if faithful else differences(settings, defaults[name]),
                 badges=tuple(badges),
                 state=state,
                 remark=remark,
                 cells=cells,
                 parameters=_parameters(group, size),
-                cost=costs.get((name, version, config)),
+                cost=None if faithful else costs.get((name, version, config)),
             )
         )
     return rows

@@ -15,6 +15,7 @@ from .cost import (
 )
 from .frame import costs_to_frame, load_costs, load_results, to_frame
 from .record import (
+    FAITHFUL,
     FINISHED,
     SCHEMA_VERSION,
     BackboneSpec,
@@ -40,6 +41,7 @@ from .store import ADAPTERS, Store, write_atomically
 
 __all__ = [
     "ADAPTERS",
+    "FAITHFUL",
     "FINISHED",
     "SCHEMA_VERSION",
     "BackboneSpec",

@@ -15,6 +15,7 @@ from .record import canonical_json
 from .store import CARDS, write_atomically
 
 Kind = Literal["methods", "backbones", "tasks"]
+KINDS: tuple[Kind, ...] = ("methods", "backbones", "tasks")
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,9 +60,15 @@ def read_cards(root: Path, kind: Kind) -> dict[str, Card]:
     """Cards by name, from `root` and its sub-folders; a damaged one is passed over (the next run rewrites it)."""
     cards: dict[str, Card] = {}
     for path in sorted(root.rglob(f"{CARDS}/{kind}/*.json")):
-        try:
-            card = msgspec.json.decode(path.read_bytes(), type=Card)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            continue
-        cards.setdefault(card.name, card)
+        card = read_card(path)
+        if card is not None:
+            cards.setdefault(card.name, card)
     return cards
+
+
+def read_card(path: Path) -> Card | None:
+    """The card in a file, None where it is damaged."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Card)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

@@ -16,6 +16,9 @@ from ..errors import PeftmarkError
 
 SCHEMA_VERSION = 1
 
+FAITHFUL = "faithful"
+"""What a protocol's override ``preset`` says where all settings are those of the method's faithful preset."""
+
 Status = Literal["ok", "oom", "diverged", "timeout", "unsupported", "error", "cancelled"]
 FINISHED: frozenset[str] = frozenset({"ok", "unsupported", "oom", "diverged", "timeout"})
 """Statuses that ``--existing skip`` counts as finished: running again would give the same."""
@@ -50,7 +53,12 @@ class ProtocolSpec(Frozen, frozen=True):
     name: str
     version: int
     overrides: dict[str, Any] = {}
-    """What ``--set protocol.…`` changed; a run with any is a deviation and leaves the ranking."""
+    """What ``--set protocol.…`` or a preset changed; a run with any is a deviation and leaves the ranking."""
+
+    @property
+    def faithful(self) -> bool:
+        """Whether the settings are a method's published recipe, unchanged."""
+        return bool(self.overrides.get("preset") == FAITHFUL)
 
 
 class Identified(Frozen, frozen=True):

@@ -88,11 +88,11 @@ class Store:
 
     def paths(self) -> dict[str, Path]:
         """Files of runs by run id, from the folder and its sub-folders; the first of two, as in `load`."""
-        return _by_id(self._files())
+        return _by_id(self.run_files())
 
     def cost_paths(self) -> dict[str, Path]:
         """The same of cost records, by cost id."""
-        return _by_id(self._cost_files())
+        return _by_id(self.cost_files())
 
     def path(self, run_id: str) -> Path:
         """Where the record with this id is, or would be written."""
@@ -111,12 +111,12 @@ class Store:
 
     def load(self) -> tuple[list[RunRecord], list[str]]:
         """All records of runs, and one line for every file that is not one (a half-written or foreign file)."""
-        records, problems = _decode(self._files(), decode_record)
+        records, problems = _decode(self.run_files(), decode_record)
         return _first(records, lambda record: record.run_id), problems
 
     def load_costs(self) -> tuple[list[CostRecord], list[str]]:
         """The same of cost records."""
-        records, problems = _decode(self._cost_files(), decode_cost)
+        records, problems = _decode(self.cost_files(), decode_cost)
         return _first(records, lambda record: record.cost_id), problems
 
     def set_aside(self, path: Path) -> Path:
@@ -126,7 +126,8 @@ class Store:
         path.replace(aside)
         return aside
 
-    def _files(self) -> Iterator[Path]:
+    def run_files(self) -> Iterator[Path]:
+        """Files of runs, wherever below the folder they lie."""
         if not self.root.is_dir():
             return
         # the folder's own before its sub-folders': where a record lies twice, `path` and `load` mean the same one
@@ -135,8 +136,8 @@ class Store:
             if not {CARDS, ADAPTERS, COSTS, PERF} & set(parts) and not path.name.startswith("."):
                 yield path
 
-    def _cost_files(self) -> Iterator[Path]:
-        """As `_files`: those of the folder itself come first."""
+    def cost_files(self) -> Iterator[Path]:
+        """As `run_files`: those of the folder itself come first."""
         files = self.root.rglob(f"{COSTS}/*.json")
         yield from sorted((f for f in files if not f.name.startswith(".")), key=lambda path: (len(path.parts), path))
 

@@ -154,6 +154,14 @@ class Task(ABC):
         """
         return ()
 
+    def check(self) -> list[str]:
+        """What is wrong with the task's data where they should lie, and what to do: a line each, none if all is well.
+
+        Cheap, since `peftmark doctor` asks every task: it looks at folders and lists and decodes no image. A task whose
+        data are part of the package, or generated, has nothing to look at.
+        """
+        return []
+
     @abstractmethod
     def load(self) -> TaskData:
         """Read or generate the data. Raises PeftmarkError where they are not there, saying what to put where."""

@@ -18,7 +18,7 @@ ROOT = Path(peftmark.__file__).parent
 NOT_OF_A_CHECKOUT = shutil.ignore_patterns(
     ".*", "runs", "build", "dist", "*.egg-info", "__pycache__", "node_modules", "*.pyc"
 )
-NOT_PACKAGED = {"records", "published"}
+NOT_PACKAGED = {"records"}
 """Folders of results that the repository keeps and an installed package does not need."""
 
 
@@ -52,7 +52,7 @@ def test_it_holds_every_module_and_data_file_and_nothing_else(wheel: zipfile.Zip
     documents = {name for name in expected if name.endswith((".md", "/screenshot.png"))}  # may be left out
     assert sorted(expected - names - documents) == []
     assert sorted(names - expected) == []
-    for kind in (".toml", ".webp", ".json", ".j2", ".css"):
+    for kind in (".toml", ".csv", ".webp", ".json", ".j2", ".css"):
         assert any(name.endswith(kind) for name in names), kind
 
 

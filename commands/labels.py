@@ -1,0 +1,34 @@
+"""What a run or a profile is called in a line of output."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..benchmark.plan import Spec
+    from ..results import CostSpec
+
+
+def label(spec: Spec) -> str:
+    """A run or profile in a line: what differs from the method's defaults, and where it is done."""
+    from ..results import FAITHFUL, RunSpec
+
+    changed = "".join(f" {key}={value}" for key, value in _not_default(spec).items())
+    if isinstance(spec, RunSpec):
+        faithful = f"  {FAITHFUL}" if spec.protocol.faithful else ""
+        return f"{spec.method.name}{changed}  {spec.backbone.name}  {spec.task.name}  seed {spec.seed}{faithful}"
+    return f"{spec.method.name}{changed}  {spec.backbone}  {_setting(spec)}"
+
+
+def _setting(spec: CostSpec) -> str:
+    words = [f"batch {spec.batch_size}", spec.precision]
+    words += [f"frozen in {spec.frozen_dtype}"] if spec.frozen_dtype != "float32" else []
+    words += ["gradient checkpointing"] if spec.gradient_checkpointing else []
+    return ", ".join(words)
+
+
+def _not_default(spec: Spec) -> dict[str, Any]:
+    from ..methods import make_method
+
+    default = make_method(spec.method.name).config()
+    return {key: value for key, value in spec.method.config.items() if default.get(key) != value}

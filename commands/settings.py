@@ -1,0 +1,35 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from ..errors import PeftmarkError
+
+import_option = click.option(
+    "--import",
+    "plugins",
+    multiple=True,
+    metavar="FILE",
+    help="A Python file that registers methods, backbones or tasks.",
+)
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """``method.rank=8`` -> {"method": {"rank": 8}}; a value is read as TOML where it is TOML, else as text."""
+    parsed: dict[str, dict[str, Any]] = {"method": {}, "protocol": {}}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        scope, dot, name = key.strip().partition(".")
+        if not equals or not dot or scope not in parsed or not name:
+            raise PeftmarkError(f"--set {setting}: write method.NAME=VALUE or protocol.NAME=VALUE")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        parsed[scope][name] = value
+    return parsed

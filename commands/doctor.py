@@ -57,6 +57,7 @@ def describe(report: Report) -> Iterator[str]:
         ready = sum(not task.problems for task in tasks)
         yield f"  {group}: {ready} of {len(tasks)} tasks ready"
         said = Counter(problem for task in tasks for problem in task.problems)
+        said.pop(report.data_problem or "", None)  # stands above
         for problem, times in said.items():  # what ails several tasks alike is said once
             names = [task.name for task in tasks if problem in task.problems]
             yield f"    {f'{times} tasks' if times > 3 else ', '.join(names)}: {problem}"

@@ -157,9 +157,12 @@ class Task(ABC):
     def check(self) -> list[str]:
         """What is wrong with the task's data where they should lie, and what to do: a line each, none if all is well.
 
-        Cheap, since `peftmark doctor` asks every task: it looks at folders and lists and decodes no image. A task whose
-        data are part of the package, or generated, has nothing to look at.
+        `peftmark doctor` asks every task. As `split_sha256` it looks at folders, lists and files and decodes no image.
         """
+        try:
+            self.split_sha256()
+        except PeftmarkError as error:
+            return [str(error).removeprefix(f"task {self.name}: ")]
         return []
 
     @abstractmethod

@@ -123,6 +123,22 @@ def test_a_data_folder_that_is_there_is_no_problem(
     assert f"  PEFTMARK_DATA is {tmp_path}" in invoke("doctor").lines
 
 
+def test_readers_say_what_is_missing_and_where(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PEFTMARK_DATA", str(tmp_path))
+    lines = invoke("doctor").lines
+    assert "  vtab: 0 of 19 tasks ready" in lines
+    assert f"    base2new/dtd: there is no folder {tmp_path / 'dtd'}: put the data set there" in lines
+    (tmp_path / "dtd").mkdir()
+    assert any(
+        "base2new/dtd" in line and "split_zhou_DescribableTextures.json" in line for line in invoke("doctor").lines
+    )
+
+
+def test_a_missing_data_folder_is_said_once(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PEFTMARK_DATA", str(tmp_path / "missing"))
+    assert sum("there is no such folder" in line for line in invoke("doctor").lines) == 1
+
+
 def test_missing_extras_come_with_the_command(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["torch>=2", "absent-one>=1; extra == 'odd'", "numpy>=1 ; extra == 'odd'", 'numpy; extra == "fine"']
     monkeypatch.setattr(doctor, "requires", lambda name: [*lines, "pytest>=8; extra == 'test'"])

@@ -15,6 +15,8 @@ from ...backbones.embedded.atlas import FOLDER, STYLES
 from ...results import canonical_json
 from ..task import Split, Task, TaskData
 
+OF_THE_DATA = ("metric", "num_frames", "templates", "version")
+
 
 class GeneratedTask(Task):
     """Generates its splits from `seed`; what a figure of the generation is, is a class attribute.
@@ -39,10 +41,16 @@ class GeneratedTask(Task):
         return hashlib.sha256(canonical_json(self.parameters() | self.sources())).hexdigest()
 
     def parameters(self) -> dict[str, Any]:
-        """Every plain class attribute, so that no figure of the generation can change without changing the hash."""
+        """Every plain class attribute, so that no figure of the generation can change without changing the hash.
+
+        Of those that all tasks have, the ones that say something of the data; others tell the harness how to handle it.
+        """
         cls = type(self)
         plain = (int, float, str, tuple, Mapping)
-        attributes = {name: getattr(cls, name) for name in dir(cls) if not name.startswith("_")}
+        names = [
+            name for name in dir(cls) if not name.startswith("_") and (name in OF_THE_DATA or not hasattr(Task, name))
+        ]
+        attributes = {name: getattr(cls, name) for name in names}
         return {name: value for name, value in attributes.items() if isinstance(value, plain)}
 
     def sources(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from peftmark import METHODS, SUITES, TASKS
+from peftmark.benchmark.plan import Request, plan
 from peftmark.benchmark.suite import find_suite
 from peftmark.errors import PeftmarkError
 
@@ -74,6 +75,16 @@ def test_embedded_full_runs_every_method() -> None:
     images = {name for name in TASKS.names("embedded/*") if TASKS.entry(name).metadata["track"] == "image"}
     assert images < tasks_of("embedded-full")
     assert {method for _, method in pairs} == shipped
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_reference_records_are_what_the_suite_plans_today(name: str) -> None:
+    """A change to the harness must not make records of the same thing look like records of another."""
+    folder = Path(__file__).parents[2] / "results" / "records" / name
+    recorded = {path.stem for path in folder.glob("*.json")}
+    planned = {spec.id for spec in plan(Request(suite=name, seeds=[0, 1, 2])).specs}
+    assert recorded
+    assert recorded <= planned
 
 
 def test_a_file_by_its_path(write: Write) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...backbones import Anatomy, LogitInsert, TextTower
+from ...errors import PeftmarkError
 from ...registry import METHODS
 from ..adapting import AdaptedModel, OpenVocabularyClassifier
 from ..method import Batches, Method, Phase, Views
@@ -104,6 +105,7 @@ class TipAdapter(Method):
     @torch.no_grad()
     def prepare(self, model: AdaptedModel, batches: Batches) -> None:
         classifier = cast(OpenVocabularyClassifier, model)
+        training = model.training
         model.eval()  # as CLIP computes them
         keys, labels = [], []
         for images, batch_labels in batches:
@@ -111,6 +113,9 @@ class TipAdapter(Method):
             features = model.encode(views.flatten(0, 1)).unflatten(0, views.shape[:2])
             keys.append(F.normalize(features.mean(dim=1), dim=-1))
             labels.append(batch_labels)
+        model.train(training)
+        if not keys:
+            raise PeftmarkError("there are no training images to make a cache of")
         self._cache(model).fill(torch.cat(keys), torch.cat(labels), classifier.class_names)
         classifier.text.set_class_names(classifier.class_names)
 

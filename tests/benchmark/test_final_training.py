@@ -76,7 +76,7 @@ def test_the_order_of_the_two_is_training_first(toy_plugin: Path, tmp_path: Path
 
 def split(start: int, images: torch.Tensor) -> Split:
     labels = torch.arange(start, start + len(images))
-    return Split(images, labels, ("a", "b"))
+    return Split(images, labels, tuple("abcdefghijkl"))
 
 
 def test_neighbours_in_memory_are_joined_without_a_copy() -> None:

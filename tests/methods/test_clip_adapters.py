@@ -75,6 +75,11 @@ def test_keys_are_the_mean_of_the_views_but_the_first() -> None:
     assert model.method.scoring_views().count == 11
 
 
+def test_a_cache_of_no_images_is_refused() -> None:
+    with pytest.raises(PeftmarkError, match="no training images"):
+        adapt(CASE.anatomy(), "tip_adapter", class_names=CLASS_NAMES, batches=[])
+
+
 @torch.no_grad()
 def test_new_classes_get_nothing_from_the_cache() -> None:
     model, plain = adapted("tip_adapter"), zero_shot()

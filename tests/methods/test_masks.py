@@ -20,7 +20,9 @@ from peftmark.methods.selective.diff_pruning import hard_concrete
 from peftmark.methods.selective.gps import random_view, supervised_contrastive
 from peftmark.methods.selective.scoring import draw
 
-SCORING = [case for case in CASES if METHODS[case.method].needs_batches]
+SCORING = [
+    case for case in CASES if METHODS[case.method].needs_batches and METHODS.entry(case.method).family != "openvocab"
+]
 CLASSES = len(CLASS_NAMES)
 WIDTH, BLOCKS, HEADS, FFN = 128, 6, 4, 512
 OWN, HEAD = 1_218_176, CLASSES * 129

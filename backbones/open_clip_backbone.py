@@ -22,6 +22,7 @@ from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
 from .backbone import Backbone
 from .open_clip_text import OpenClipText
 from .open_clip_weights import check_activation, normalisation, read_weights
+from .packed_texts import PackedTexts
 from .segments import Output, Segment
 from .slots import SlottedAttention, SlottedBlock
 from .timm_backbone import add_timm_parts
@@ -136,6 +137,12 @@ class ExplicitAttention(nn.Module):
         q, k, v = self.heads(x)
         return self.join(F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask))
 
+    def at_ends(self, x: Tensor, texts: PackedTexts) -> Tensor:
+        """Packed rows (N·R, W, D) -> the output for the last token of each text alone (N, C, D)."""
+        q, (k, v) = self.q_proj(texts.last(x)), (texts.of_each(part(x)) for part in (self.k_proj, self.v_proj))
+        q, k, v = (y.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2) for y in (q[:, :, None], k, v))
+        return self.out_proj(F.scaled_dot_product_attention(q, k, v, attn_mask=texts.beyond).flatten(2))
+
     def heads(self, x: Tensor) -> list[Tensor]:
         """Tokens (N, L, D) -> queries, keys and values (N, heads, L, d)."""
         projections = (self.q_proj, self.k_proj, self.v_proj)
@@ -158,6 +165,23 @@ def _linear(width: int, weight: Tensor, bias: Tensor) -> nn.Linear:
 class ExplicitBlock(ResidualAttentionBlock):
     """open_clip's block over an `ExplicitAttention`."""
 
+    def forward(
+        self,
+        q_x: Tensor,
+        k_x: Tensor | None = None,
+        v_x: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        texts: PackedTexts | None = None,
+    ) -> Tensor:
+        """Tokens (N, L, D) -> (N, L, D); or packed rows (N·R, W, D), where `texts` are given, -> their ends (N, C, D).
+
+        A model reads the end of each text: in its last block no other token needs a query or the MLP.
+        """
+        if texts is None:
+            return super().forward(q_x, k_x, v_x, attn_mask)
+        x = texts.last(q_x) + self.ls_1(self.attn.at_ends(self.ln_1(q_x), texts))
+        return x + self.ls_2(self.mlp(self.ln_2(x)))
+
     def attention(
         self,
         q_x: Tensor,
@@ -171,13 +195,16 @@ class ExplicitBlock(ResidualAttentionBlock):
 class SlottedClipBlock(SlottedBlock):
     """The forward of open_clip's `ResidualAttentionBlock`, through the slots."""
 
-    def forward(self, q_x: Tensor, *unused: None, attn_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, q_x: Tensor, *unused: None, attn_mask: Tensor | None = None, texts: PackedTexts | None = None
+    ) -> Tensor:
         block = cast(Any, self)
         x = entered = self.enter(q_x)
         normed = block.ln_1(x)
         x = self.residual("attention", x, normed, block.ls_1(block.attention(normed, attn_mask=attn_mask)))
         normed = block.ln_2(x)
-        return self.leave(entered, self.residual("mlp", x, normed, block.ls_2(block.mlp(normed))))
+        x = self.leave(entered, self.residual("mlp", x, normed, block.ls_2(block.mlp(normed))))
+        return x if texts is None else texts.last(x)  # an insert may read all tokens
 
 
 class SlottedExplicitAttention(SlottedAttention):

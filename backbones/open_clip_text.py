@@ -51,15 +51,18 @@ class OpenClipText(TextTower):
 
     def pack(self, ids: Tensor) -> PackedTexts | None:
         causal = self.tower.attn_mask is not None and self.pooling[0] in ("argmax", "eos")
-        return PackedTexts(ids, self.lengths(ids)) if causal else None
+        return PackedTexts(ids, self.lengths(ids)) if causal and self.token_blocks else None
 
     def encode(self, embedded: Tensor, ids: Tensor | PackedTexts) -> Tensor:
         tower, length = self.tower, embedded.shape[-2]
         if isinstance(ids, PackedTexts):
             rows = embedded + tower.positional_embedding[ids.positions]
-            repeated = ids.mask.repeat(rows.shape[:-3].numel(), 1, 1, 1)
-            x = tower.transformer(rows.flatten(0, -3), attn_mask=repeated)
-            x = ids.last(tower.ln_final(x).view_as(rows))
+            before = rows.shape[:-3]
+            x, mask = rows.flatten(0, -3), ids.mask.repeat(before.numel(), 1, 1, 1)
+            for block in tower.transformer.resblocks[:-1]:
+                x = block(x, attn_mask=mask)
+            x = tower.transformer.resblocks[-1](x, attn_mask=mask, texts=ids)
+            x = tower.ln_final(x).unflatten(0, before) if before else tower.ln_final(x)[0]
         else:
             mask = None if tower.attn_mask is None else tower.attn_mask[:length, :length]
             x = tower.transformer(embedded + tower.positional_embedding[:length], attn_mask=mask)

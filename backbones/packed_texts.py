@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-ROW = 512
+ROW = 128
 """Tokens that a row has room for, give or take one text: attention compares all tokens of a row."""
 
 
@@ -26,12 +26,16 @@ class PackedTexts(nn.Module):
         index: (R, W) entries of the flattened (C·L) texts. positions: (R, W) of each token in its text.
         mask: (R, 1, W, W) to be added to attention's scores: 0 or minus infinity.
         ends: (C,) places of the texts' last tokens in the flattened (R·W) rows.
+        places: (C, L) places there of all tokens of a text, as many as the longest has; behind a shorter one, its end.
+        beyond: (C, 1, 1, L) to be added to an end's scores: minus infinity behind a text.
     """
 
     index: Tensor
     positions: Tensor
     mask: Tensor
     ends: Tensor
+    places: Tensor
+    beyond: Tensor
 
     def __init__(self, ids: Tensor, lengths: Tensor) -> None:
         super().__init__()
@@ -42,7 +46,7 @@ class PackedTexts(nn.Module):
         width = shared + max(sum(sizes[text] - shared for text in row) for row in rows)
         index, positions = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width)
         owner = torch.full((len(rows), width), -1)
-        ends = torch.zeros(len(sizes), dtype=torch.long)
+        places = torch.zeros(len(sizes), max(sizes), dtype=torch.long)
         for row, texts in enumerate(rows):
             place = torch.arange(shared)
             index[row, :shared] = texts[0] * ids.shape[1] + place
@@ -55,13 +59,24 @@ class PackedTexts(nn.Module):
                 positions[row, here] = place.float()
                 owner[row, here] = text
                 at += len(place)
-                ends[text] = row * width + at - 1
+                place = torch.arange(max(sizes))
+                place = torch.where(place < shared, place, place + here.start - shared).clamp(max=at - 1)
+                places[text] = row * width + place
         common = torch.arange(width) < shared
         own = (owner[:, :, None] == owner[:, None, :]) & (owner[:, None, :] >= 0)
         seen = (common | own) & (positions[:, None, :] <= positions[:, :, None])
         seen |= torch.eye(width, dtype=torch.bool)  # padding sees itself: a row of nothing has no softmax
         mask = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
-        for name, value in (("index", index), ("positions", positions.long()), ("mask", mask[:, None]), ("ends", ends)):
+        behind = torch.arange(places.shape[1]) >= lengths.cpu()[:, None]
+        beyond = torch.zeros(behind.shape).masked_fill(behind, float("-inf"))
+        for name, value in (
+            ("index", index),
+            ("positions", positions.long()),
+            ("mask", mask[:, None]),
+            ("ends", places[:, -1]),
+            ("places", places),
+            ("beyond", beyond[:, None, None]),
+        ):
             self.register_buffer(name, value.to(ids.device), persistent=False)
 
     def take(self, texts: Tensor) -> Tensor:
@@ -69,8 +84,17 @@ class PackedTexts(nn.Module):
         return texts.flatten(0, 1)[self.index]
 
     def last(self, rows: Tensor) -> Tensor:
-        """Something of the rows' tokens (…, R, W, D) -> that of the texts' last (…, C, D)."""
-        return rows.flatten(-3, -2)[..., self.ends, :]
+        """Something of the tokens of N times all rows (N·R, W, D) -> that of the texts' last (N, C, D)."""
+        return self._at(self.ends, rows)
+
+    def of_each(self, rows: Tensor) -> Tensor:
+        """The same of all tokens of each text (N, C, L, D), as `places` has them."""
+        return self._at(self.places, rows)
+
+    def _at(self, places: Tensor, rows: Tensor) -> Tensor:
+        every = rows.view(-1, self.index.numel(), rows.shape[-1])
+        # not every[:, places]: its backward pass sorts the places
+        return every.index_select(1, places.flatten()).unflatten(1, places.shape)
 
 
 def _rows(sizes: list[int], room: int) -> list[list[int]]:

@@ -10,8 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from peftmark.backbones import Anatomy, PackedTexts, find_backbone, packed_texts
+from peftmark.backbones import Anatomy, Insert, PackedTexts, find_backbone, packed_texts
 from peftmark.methods.reparameterized.lora import LowRank
+
+
+class Update(Insert):
+    """Adds a low-rank map of the stream to it."""
+
+    def __init__(self, delta: LowRank) -> None:
+        super().__init__()
+        self.delta = delta
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + x @ self.delta.down.T @ self.delta.up.T
+
 
 WORDS = ("red", "sailboat", "grinning", "face", "of", "a", "dog", "hammer")
 
@@ -72,14 +84,25 @@ def test_rows_are_filled_equally(monkeypatch: pytest.MonkeyPatch) -> None:
     assert packed.index.shape[1] < 50 + 8
 
 
-def test_gradients_and_changes_inside_the_tower_are_the_same() -> None:
-    """With a low-rank update, whose input is every token, and by way of the embeddings."""
+@pytest.mark.parametrize("last", [False, True], ids=["a middle block", "the last block"])
+@pytest.mark.parametrize("place", ["q", "v", "mlp", "block"])
+def test_gradients_and_changes_inside_the_tower_are_the_same(last: bool, place: str) -> None:
+    """With a low-rank update, whose input is every token, and by way of the embeddings.
+
+    Of the last block only the texts' ends are computed, unless something is inserted in its stream.
+    """
     torch.manual_seed(0)
     built = find_backbone("embedded/clip").build(pretrained=False)
     text = built.text_tower()
     delta = LowRank(128, 128, 4, 1.0, 0.0)
     torch.nn.init.normal_(delta.up, std=0.1)
-    text.blocks[1].projections["v"].add_delta(delta)
+    block = text.blocks[-1 if last else 1]
+    if place == "mlp":
+        block.branches[1].add_parallel(Update(delta))
+    elif place == "block":
+        block.add_before(Update(delta))
+    else:
+        block.projections[place].add_delta(delta)
     ids = text.trim(text.tokenize(["a dog", "a red hammer", "a face of a dog"]))
     found = []
     for packed in (None, text.pack(ids)):

@@ -122,6 +122,10 @@ class ExplicitAttention(nn.Module):
     The packed matrix hides the projections from methods; weights are copied, outputs are equal.
     """
 
+    q_proj: nn.Linear
+    k_proj: nn.Linear
+    v_proj: nn.Linear
+
     def __init__(self, packed: nn.MultiheadAttention) -> None:
         super().__init__()
         width = packed.embed_dim
@@ -147,7 +151,7 @@ class ExplicitAttention(nn.Module):
         """Tokens (N, L, D) -> queries, keys and values (N, heads, L, d)."""
         projections = (self.q_proj, self.k_proj, self.v_proj)
         shape = (len(x), x.shape[1], self.num_heads, -1)
-        return [cast(nn.Linear, projection)(x).view(shape).transpose(1, 2) for projection in projections]
+        return [projection(x).view(shape).transpose(1, 2) for projection in projections]
 
     def join(self, y: Tensor) -> Tensor:
         """What the heads read (N, heads, L, d) -> tokens (N, L, D)."""
@@ -179,7 +183,8 @@ class ExplicitBlock(ResidualAttentionBlock):
         """
         if texts is None:
             return super().forward(q_x, k_x, v_x, attn_mask)
-        x = texts.last(q_x) + self.ls_1(self.attn.at_ends(self.ln_1(q_x), texts))
+        attention = cast(ExplicitAttention, self.attn)
+        x = texts.last(q_x) + self.ls_1(attention.at_ends(self.ln_1(q_x), texts))
         return x + self.ls_2(self.mlp(self.ln_2(x)))
 
     def attention(

@@ -56,13 +56,7 @@ class OpenClipText(TextTower):
     def encode(self, embedded: Tensor, ids: Tensor | PackedTexts) -> Tensor:
         tower, length = self.tower, embedded.shape[-2]
         if isinstance(ids, PackedTexts):
-            rows = embedded + tower.positional_embedding[ids.positions]
-            before = rows.shape[:-3]
-            x, mask = rows.flatten(0, -3), ids.mask.repeat(before.numel(), 1, 1, 1)
-            for block in tower.transformer.resblocks[:-1]:
-                x = block(x, attn_mask=mask)
-            x = tower.transformer.resblocks[-1](x, attn_mask=mask, texts=ids)
-            x = tower.ln_final(x).unflatten(0, before) if before else tower.ln_final(x)[0]
+            x = self._encode_rows(embedded, ids)
         else:
             mask = None if tower.attn_mask is None else tower.attn_mask[:length, :length]
             x = tower.transformer(embedded + tower.positional_embedding[:length], attn_mask=mask)
@@ -71,6 +65,18 @@ class OpenClipText(TextTower):
         if isinstance(tower.text_projection, nn.Linear):
             return tower.text_projection(x)
         return x if tower.text_projection is None else x @ tower.text_projection
+
+    def _encode_rows(self, embedded: Tensor, texts: PackedTexts) -> Tensor:
+        """(…, R, W, width) -> the normalised ends of the texts (…, C, width)."""
+        tower = self.tower
+        rows = embedded + tower.positional_embedding[texts.positions]
+        x, times = rows.flatten(0, -3), rows.shape[:-3]
+        mask = texts.mask.repeat(times.numel(), 1, 1, 1)
+        *blocks, last = tower.transformer.resblocks
+        for block in blocks:
+            x = block(x, attn_mask=mask)
+        x = tower.ln_final(last(x, attn_mask=mask, texts=texts))
+        return x.view(*times, *x.shape[1:])
 
     def logits(self, cosines: Tensor) -> Tensor:
         model = cast(Any, self.root)

@@ -16,7 +16,7 @@ from ..errors import PeftmarkError
 from ..registry import METHODS
 
 if TYPE_CHECKING:
-    from .adapting import AdaptedModel
+    from .adapted_model import AdaptedModel
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """(images, labels) pairs."""

@@ -21,7 +21,7 @@ from ...backbones import Affine, Anatomy, Attention, Insert
 from ...backbones.slots import twin
 from ...errors import NotMergeable, PeftmarkError, Unsupported
 from ...registry import METHODS
-from ..adapting import AdaptedModel
+from ..adapted_model import AdaptedModel
 from ..method import Context, Method, check_hyperparameters
 from ..reparameterized.lora import Projection
 

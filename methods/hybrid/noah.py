@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ...backbones import Anatomy, Insert
 from ...errors import Unsupported
 from ...registry import METHODS
-from ..adapting import AdaptedModel
+from ..adapted_model import AdaptedModel
 from ..additive.bottleneck import Bottleneck, quick_gelu
 from ..method import Context, Method, Phase
 from ..reparameterized.lora_fused import SharedDownDelta

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from ...backbones import Anatomy
 from ...registry import METHODS
-from ..adapting import AdaptedModel, OpenVocabularyClassifier
+from ..adapted_model import AdaptedModel
+from ..classifiers import OpenVocabularyClassifier
 from ..method import Context, Method
 from .context_prompt import opening
 from .deep_prompts import add_independent_prompts, without_prompts

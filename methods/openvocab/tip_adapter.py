@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from ...backbones import Anatomy, LogitInsert, TextTower
 from ...errors import PeftmarkError
 from ...registry import METHODS
-from ..adapting import AdaptedModel, OpenVocabularyClassifier
+from ..adapted_model import AdaptedModel
+from ..classifiers import OpenVocabularyClassifier
 from ..method import Batches, Method, Phase, Views
 
 

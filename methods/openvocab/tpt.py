@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...backbones import Anatomy
 from ...registry import METHODS
-from ..adapting import AdaptedModel, OpenVocabularyClassifier
+from ..adapted_model import AdaptedModel
+from ..classifiers import OpenVocabularyClassifier
 from ..method import Method, Phase, Views
 from .context_prompt import ContextPrompt, embedded_words
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ...backbones import Anatomy, WeightDelta
 from ...registry import METHODS
-from ..adapting import AdaptedModel
+from ..adapted_model import AdaptedModel
 from ..method import Context, Method, Variant
 from .lora import LowRank, Projection
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from ...backbones import Anatomy
 from ...errors import Unsupported
 from ...registry import METHODS
-from ..adapting import AdaptedModel
+from ..adapted_model import AdaptedModel
 from ..method import Batches, Method
 from .scoring import check_share
 from .units import Score, Units, choose_units

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...registry import METHODS
-from ..adapting import AdaptedModel
+from ..adapted_model import AdaptedModel
 from ..method import Batches, Method
 from .scoring import check_share, draw, entries_to_keep, squared_gradients, top_entries
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...registry import METHODS
-from ..adapting import AdaptedModel
+from ..adapted_model import AdaptedModel
 from ..method import Batches, Method
 from .scoring import draw, gradients, observing
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...registry import METHODS
-from ..adapting import AdaptedModel
+from ..adapted_model import AdaptedModel
 from ..method import Batches, Method
 from .scoring import check_share, draw, entries_to_keep, gradients, observing, top_entries
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import PeftmarkError, Unsupported
-from ..adapting import AdaptedModel
+from ..adapted_model import AdaptedModel
 from ..method import Batches
 
 Scores = dict[str, Tensor]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...backbones import Affine, Anatomy
 from ...registry import METHODS
-from ..adapting import AdaptedModel
+from ..adapted_model import AdaptedModel
 from ..additive.bottleneck import Bottleneck
 from ..method import Batches, Method
 from ..reparameterized.lora import LowRank

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...backbones import Affine
-from ..adapting import AdaptedModel
+from ..adapted_model import AdaptedModel
 from ..method import Batches
 from .scoring import draw, squared_gradients
 

@@ -17,7 +17,7 @@ from ..method import Method
 from ..selective.spt import CLASS_TOKENS
 
 if TYPE_CHECKING:
-    from ..adapting import AdaptedModel
+    from ..adapted_model import AdaptedModel
 
 CELL = 4
 """Width of a frame in the map of frame numbers that is resized to the token grid; the official code's."""

@@ -15,7 +15,7 @@ from peftmark import METHODS
 from peftmark.backbones import Anatomy, find_backbone
 from peftmark.errors import PeftmarkError, Unsupported
 from peftmark.methods import AdaptedModel, adapt, make_method
-from peftmark.methods.adapting import Classifier, OpenVocabularyClassifier
+from peftmark.methods.classifiers import Classifier, OpenVocabularyClassifier
 from peftmark.methods.selective.diff_pruning import hard_concrete
 from peftmark.methods.selective.gps import random_view, supervised_contrastive
 from peftmark.methods.selective.scoring import draw

@@ -1,0 +1,150 @@
+"""Adapted models that classify: by a linear head, or by names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..backbones import Anatomy, PackedTexts
+from ..errors import PeftmarkError
+from .adapted_model import AdaptedModel
+from .method import Method
+
+TEXTS_AT_ONCE = 1024
+"""That are encoded where every image has texts of its own."""
+
+
+class Classifier(AdaptedModel):
+    """Features -> a linear head over `num_classes`; of a video (N, T, 3, H, W), the method's `clip_features`.
+
+    By default each frame is normalised, then the mean is taken (as AIM does).
+    """
+
+    output = "pooled"
+
+    def __init__(self, anatomy: Anatomy, method: Method, num_classes: int, num_frames: int | None = None) -> None:
+        anatomy.drop_text()  # a linear head needs none: it would take memory and be counted
+        anatomy.num_frames = num_frames
+        super().__init__(anatomy, method)
+        self.num_frames = num_frames
+        width = anatomy.feature_dim if num_frames is None else method.clip_width(anatomy.feature_dim)
+        self.head = nn.Linear(width, num_classes)
+        self._reset_head()
+
+    def _reset_head(self) -> None:
+        nn.init.trunc_normal_(self.head.weight, std=0.02, a=-0.04, b=0.04)
+        nn.init.zeros_(self.head.bias)
+
+    def restart(self) -> None:
+        super().restart()
+        self._reset_head()
+
+    def head_parameters(self) -> Iterable[nn.Parameter]:
+        return self.head.parameters()
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W), or (N, T, 3, H, W) with ``num_frames=T`` -> what the head reads (N, its width)."""
+        return self.encode(images) if self.num_frames is None else self.method.clip_features(self, images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W), or (N, T, 3, H, W) with ``num_frames=T`` -> logits (N, num_classes)."""
+        return self.head(self.features(images))
+
+
+class OpenVocabularyClassifier(AdaptedModel):
+    """Images -> logits over class names: cosines of image and text features, by the model's own scale."""
+
+    output = "projected"
+
+    def __init__(self, anatomy: Anatomy, method: Method, class_names: Sequence[str], templates: Sequence[str]) -> None:
+        self.templates = tuple(templates)
+        anatomy.text_tower().templates = self.templates
+        super().__init__(anatomy, method)
+        self.text = anatomy.text_tower()
+        self._text_features: Tensor | None = None
+        self.set_class_names(class_names)
+
+    def head_parameters(self) -> Iterable[nn.Parameter]:
+        return ()
+
+    def set_class_names(self, class_names: Sequence[str]) -> None:
+        """Classify into other classes from now on.
+
+        Raises:
+            PeftmarkError: on an empty list, an empty name or a name that stands there twice.
+        """
+        names = tuple(class_names)
+        if not names or any(not name.strip() for name in names):
+            raise PeftmarkError("class_names must be non-empty names")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise PeftmarkError(f"class name {twice[0]!r} stands there twice: classes need different names")
+        self.class_names = names
+        self._text_features = None
+        self.text.set_class_names(names)
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self._text_features = None  # training changes them
+        return super().train(mode)
+
+    def restart(self) -> None:
+        super().restart()
+        self.set_class_names(self.class_names)
+
+    def load_adapter_state_dict(self, state: dict[str, Tensor]) -> None:
+        super().load_adapter_state_dict(state)
+        self._text_features = None
+        self.text.set_class_names(self.class_names)  # for inserts whose state by class has changed
+
+    def text_features(self) -> Tensor:
+        """Normalised features (C, E) of the classes; kept while nothing can change them."""
+        if self._text_features is not None:
+            return self._text_features
+        changing = self.training and self.text.trainable
+        with torch.set_grad_enabled(changing and torch.is_grad_enabled()):
+            features = self.class_features()
+        if not changing:
+            self._text_features = features
+        return features
+
+    def class_features(self) -> Tensor:
+        """The same, computed anew: by the prompt, or over the templates where there is none."""
+        prompt = self.text.prompt
+        if prompt is None:
+            return self.text.ensemble(self.class_names, self.templates)
+        return F.normalize(self.text.encode(*prompt()), dim=-1)
+
+    def text_features_for(self, features: Tensor) -> Tensor:
+        """Normalised features (N, C, E) of the classes for each image's features (N, E): a conditional prompt's."""
+        prompt, texts = self.text.prompt, []
+        assert prompt is not None
+        for part in features.split(max(TEXTS_AT_ONCE // len(self.class_names), 1)):
+            embedded, ids = prompt(part)
+            if isinstance(ids, PackedTexts):
+                texts.append(self.text.encode(embedded, ids))
+            else:
+                encoded = self.text.encode(embedded.flatten(0, 1), ids.repeat(len(part), 1))
+                texts.append(encoded.unflatten(0, embedded.shape[:2]))
+        return F.normalize(torch.cat(texts), dim=-1)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> normalised embeddings (N, E) in the space shared with text."""
+        return self.text.image_features(self.encode(images))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Normalised image features (N, E) -> logits (N, number of class names)."""
+        prompt = self.text.prompt
+        if prompt is not None and prompt.conditional:
+            cosines = (self.text_features_for(features) @ features[:, :, None]).squeeze(2)
+        else:
+            cosines = features @ self.text_features().T
+        return self.text.changed_logits(features, self.text.logits(cosines))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> logits (N, number of class names)."""
+        return self.classify(self.features(images))

@@ -1,7 +1,16 @@
 """Images on disk: where they are, lists of them, and the cache of decoded pixels. Tasks of real data build on it."""
 
 from .cache import Decoded, decoded
-from .lists import ImageList, check_disjoint, check_inside, image_list, numbered_lines, read_list, shown
+from .lists import (
+    ImageList,
+    check_disjoint,
+    check_inside,
+    class_number,
+    image_list,
+    numbered_lines,
+    read_list,
+    shown,
+)
 from .location import cache_folder, data_root, dataset_folder
 from .preprocessing import Preprocessing
 from .task import ImageTask, Lists, check_classes
@@ -16,6 +25,7 @@ __all__ = [
     "check_classes",
     "check_disjoint",
     "check_inside",
+    "class_number",
     "data_root",
     "dataset_folder",
     "decoded",

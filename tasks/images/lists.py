@@ -91,7 +91,7 @@ def check_inside(path: str, where: str) -> str:
     """
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\0" in path:
-        raise PeftmarkError(f"{where}: {path!r} leaves the folder; name images by their path inside it")
+        raise PeftmarkError(f"{where}: {path!r} leaves the folder; name files by their path inside it")
     return str(pure)
 
 
@@ -165,7 +165,15 @@ def read_list(name: str, root: Path, file: str, class_names: Sequence[str]) -> I
         path, *label = line.rsplit(maxsplit=1)
         if not label:
             raise PeftmarkError(f"{where}: {line!r} is not `path label`")
-        if not (label[0].isascii() and label[0].isdecimal()):
-            raise PeftmarkError(f"{where}: the label is {label[0]!r}; it must be a class number from 0")
-        examples.append((path, int(label[0]), where))
+        examples.append((path, class_number(label[0], where), where))
     return image_list(file, root, examples, class_names)
+
+
+def class_number(text: str, where: str) -> int:
+    """
+    Raises:
+        PeftmarkError: on what is not a number.
+    """
+    if not (text.isascii() and text.isdecimal()):
+        raise PeftmarkError(f"{where}: the label is {text!r}; it must be a class number from 0")
+    return int(text)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ...errors import PeftmarkError
+from ..images import check_inside, class_number, numbered_lines
 from .reading import RAW_FRAME, RawFrames, Video, VideoFile
 
 
@@ -41,7 +41,7 @@ def read_list(root: Path, name: str) -> list[Example]:
     """
     examples: list[Example] = []
     first: dict[str, str] = {}
-    for where, line in _lines(root / name):
+    for where, line in numbered_lines(root / name, "write a line `path label` for each video"):
         example = _example(root, line, where)
         known = first.setdefault(example.path, where)
         if known != where:
@@ -61,7 +61,7 @@ def read_classes(root: Path, name: str) -> tuple[str, ...] | None:
     if not (root / name).exists():
         return None
     first: dict[str, str] = {}
-    for where, line in _lines(root / name):
+    for where, line in numbered_lines(root / name, "write a class name a line"):
         if first.setdefault(line, where) != where:
             raise PeftmarkError(f"{where}: {line!r} stands in {first[line]} already: classes need different names")
     if not first:
@@ -69,46 +69,21 @@ def read_classes(root: Path, name: str) -> tuple[str, ...] | None:
     return tuple(first)
 
 
-def _lines(file: Path) -> Iterator[tuple[str, str]]:
-    """(where it stands, text) of every line that is not empty."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise PeftmarkError(f"{file}: no such list; write a line `path label` for each video") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise PeftmarkError(f"{file} cannot be read as text: {error}") from error
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            yield f"{file}, line {number}", line.strip()
-
-
 def _example(root: Path, line: str, where: str) -> Example:
     path, *label = line.rsplit(maxsplit=1)
     folder, *numbers = line.rsplit(maxsplit=2)
     if len(numbers) == 2 and not (root / path).is_file() and numbers[0].isdecimal():
-        _check_inside(folder, where)
+        folder = check_inside(folder, where)
         total = _frames_of(root / folder, int(numbers[0]), where)
-        return Example(str(PurePosixPath(folder)), total, _label(numbers[1], where), where)
+        return Example(folder, total, class_number(numbers[1], where), where)
     if not label:
         raise PeftmarkError(f"{where}: {line!r} is not `path label` nor `folder total_frames label`")
-    _check_inside(path, where)
+    path = check_inside(path, where)
     if (root / path).is_dir():
         raise PeftmarkError(f"{where}: {path!r} is a folder; of frames, its line is `folder total_frames label`")
     if not (root / path).is_file():
         raise PeftmarkError(f"{where}: there is no video {path!r} in {root}")
-    return Example(str(PurePosixPath(path)), None, _label(label[0], where), where)
-
-
-def _check_inside(path: str, where: str) -> None:
-    """Links in the folder are its owner's business; a list that points elsewhere is not."""
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        raise PeftmarkError(f"{where}: {path!r} leaves the folder; name videos by their path inside it")
-
-
-def _label(text: str, where: str) -> int:
-    if not text.isdecimal():
-        raise PeftmarkError(f"{where}: the label is {text!r}; it must be a class number from 0")
-    return int(text)
+    return Example(path, None, class_number(label[0], where), where)
 
 
 def _frames_of(folder: Path, total: int, where: str) -> int:

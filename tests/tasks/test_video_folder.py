@@ -142,7 +142,7 @@ def test_classes_have_names(folder: Path) -> None:
         ("train.txt", "raw 6 0\n", "line 1: there is no frame .*img_00006.jpg"),
         ("train.txt", "raw 0 0\n", "line 1: a video has at least one frame"),
         ("val.txt", "", "val.txt is empty"),
-        ("val.txt", None, "val.txt: no such list"),
+        ("val.txt", None, "val.txt: no such file"),
     ],
 )
 def test_a_mistake_in_a_list_is_one_clear_line(folder: Path, file: str, text: str | None, message: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from ...registry import METHODS
 from ..method import Method
 
 KERNELS = (3, 5, 7)
+REACH = max(KERNELS) // 2
+"""Of the largest kernel, from its centre."""
 
 
 class MultiCognitive(Insert):
@@ -45,19 +47,28 @@ class MultiCognitive(Insert):
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.down(self.norm(x) * self.norm_scale + x * self.input_scale)
+        kernel, bias = self._filter()
         if self.grid is None:
-            z = self._filter(z.movedim(-1, 1)).movedim(1, -1)
+            z = self._filtered(z.movedim(-1, 1), kernel, bias).movedim(1, -1)
         else:
-            alone = self._filter(z[:, : self.prefix].flatten(0, 1)[..., None, None]).view_as(z[:, : self.prefix])
-            patches = self._filter(z[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid))
-            z = torch.cat((alone, patches.flatten(2).transpose(1, 2)), dim=1)
+            alone, patches = z[:, : self.prefix], z[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
+            alone = alone * kernel[:, 0, REACH, REACH] + bias
+            patches = self._filtered(patches, kernel, bias).flatten(2).transpose(1, 2)
+            z = torch.cat((alone, patches), dim=1)
+        z = z + F.linear(z, self.mix.weight[:, :, 0, 0], self.mix.bias)
         return x + self.up(self.dropout(F.gelu(z)))
 
-    def _filter(self, z: Tensor) -> Tensor:
+    def _filter(self) -> tuple[Tensor, Tensor]:
+        """The skip and the mean of the three convolutions as one: a kernel (h, 1, 7, 7) and a bias (h,)."""
+        convs = [cast(nn.Conv2d, conv) for conv in self.filters]
+        kernels = [F.pad(conv.weight, [REACH - conv.weight.shape[-1] // 2] * 4) for conv in convs]
+        biases = [cast(Tensor, conv.bias) for conv in convs]
+        identity = F.pad(torch.ones_like(kernels[0][:, :, :1, :1]), [REACH] * 4)
+        return torch.stack(kernels).sum(0) / 3.0 + identity, torch.stack(biases).sum(0) / 3.0
+
+    def _filtered(self, z: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
         """Maps (N, h, rows, columns) -> the same."""
-        three, five, seven = (conv(z) for conv in self.filters)
-        z = z + (three + five + seven) / 3.0
-        return z + self.mix(z)
+        return F.conv2d(z, kernel, bias, padding=REACH, groups=len(kernel))
 
 
 @METHODS.register("mona", family="additive", tracks=("image", "open_vocabulary", "video"))

@@ -6,6 +6,7 @@ import copy
 import doctest
 import time
 
+import pytest
 import torch
 from click.testing import CliRunner
 
@@ -75,6 +76,20 @@ def test_flops_of_training_steps() -> None:
     assert not {"addmm", "mm", "convolution", "view", "t", "_scaled_dot_product_flash_attention_for_cpu"} & (
         flops["full"].uncounted
     )
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_flops_of_a_convolution_s_gradients(groups: int, transposed: bool) -> None:
+    """Each takes what the convolution takes: two a multiply-add of every kernel entry at every place."""
+    kind = torch.nn.ConvTranspose2d if transposed else torch.nn.Conv2d
+    conv = kind(8, 8, 3, padding=1, groups=groups)
+    x = torch.randn(2, 8, 5, 7)
+    once = 2 * (2 * 5 * 7) * 9 * 8 * 8 // groups
+    assert count_flops(lambda: conv(x)).counted == once
+    assert count_flops(lambda: conv(x).sum().backward()).counted == 2 * once  # the weight's alone
+    x.requires_grad_(True)
+    assert count_flops(lambda: conv(x).sum().backward()).counted == 3 * once
 
 
 def test_the_command_lists_and_saves(tmp_path: object) -> None:

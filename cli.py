@@ -191,7 +191,8 @@ def run_command(
         parsed["protocol"]["precision"] = precision
 
     from .benchmark.environment import find_device, hardware_class
-    from .benchmark.plan import Request, pending, plan
+    from .benchmark.pending import pending
+    from .benchmark.plan import Request, plan
     from .results import Store
 
     found = find_device(device)

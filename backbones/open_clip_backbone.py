@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from ..errors import PeftmarkError, Unsupported
 from ..registry import BACKBONES
-from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
+from .anatomy import Affine, Anatomy, Block, Insertion
 from .backbone import Backbone
+from .explicit_branches import explicit_branches
 from .open_clip_text import OpenClipText
 from .open_clip_weights import check_activation, normalisation, read_weights
 from .packed_texts import PackedTexts
@@ -236,29 +237,15 @@ def make_explicit(transformer: nn.Module) -> list[ExplicitBlock]:
 
 def _block(module: ExplicitBlock, log: list[Insertion]) -> Block:
     block = Block(module, SlottedClipBlock, log=log)
-    attention = cast(Any, module.attn)
-    q, k, v = (Affine(layer, log=log) for layer in (attention.q_proj, attention.k_proj, attention.v_proj))
-    block.branches = (
-        Attention(
-            name="attention",
-            block=block,
-            norm=Affine(module.ln_1, log=log),
-            inputs=(q, k, v),
-            output=Affine(attention.out_proj, log=log),
-            q=q,
-            k=k,
-            v=v,
-            num_heads=attention.num_heads,
-            module=attention,
-            slotted=SlottedExplicitAttention,
-        ),
-        Mlp(
-            name="mlp",
-            block=block,
-            norm=Affine(module.ln_2, log=log),
-            inputs=(Affine(cast(nn.Module, module.mlp.c_fc), log=log),),
-            output=Affine(cast(nn.Module, module.mlp.c_proj), log=log),
-        ),
+    attention = cast(ExplicitAttention, module.attn)
+    block.branches = explicit_branches(
+        block,
+        norms=(module.ln_1, module.ln_2),
+        attention=attention,
+        projections=(attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj),
+        num_heads=attention.num_heads,
+        slotted=SlottedExplicitAttention,
+        mlp=(cast(nn.Module, module.mlp.c_fc), cast(nn.Module, module.mlp.c_proj)),
     )
     return block
 

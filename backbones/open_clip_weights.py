@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +13,7 @@ from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
 from torch import Tensor, nn
 
 from ..errors import PeftmarkError
-from .weights import load_exactly, load_state_dict
+from .weights import Checkpoint, load_exactly, load_state_dict
 
 OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 """What the state of an archive by OpenAI holds beside the parameters."""
@@ -22,23 +21,8 @@ IMAGES = ("mean", "std")
 """What is taken of the preprocessing in a saved open_clip_config.json."""
 
 
-@dataclass
-class Weights:
-    """A checkpoint as read.
-
-    Attributes:
-        state: the parameters under open_clip's names.
-        settings: what they ask for that the architecture's configuration may have otherwise.
-        mean, std: of the images that they were trained on, where the checkpoint's kind says so.
-        quick_gelu: whether they were trained with QuickGELU, as far as the checkpoint's kind says so.
-    """
-
-    file: Path
-    state: dict[str, Tensor]
-    settings: dict[str, Any] = field(default_factory=dict)
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    quick_gelu: bool = False
+class Weights(Checkpoint):
+    """A checkpoint as read, its parameters under open_clip's names."""
 
     def load_into(self, model: nn.Module) -> None:
         """Copy the parameters into a model of the architecture with these `settings`.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +13,7 @@ from timm.layers import QuickGELU
 from torch import Tensor, nn
 
 from ..errors import PeftmarkError
-from .weights import load_exactly, load_state_dict
+from .weights import Checkpoint, load_exactly, load_state_dict
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and std of the images of MAE and MoCo-v3."""
@@ -37,23 +36,8 @@ OF_A_MODEL = {
 """What Google's JAX files call the parts of a Vision Transformer; theirs are queries, keys and values apart."""
 
 
-@dataclass
-class Weights:
-    """A checkpoint as read.
-
-    Attributes:
-        state: its tensors, without those that have no share in the features; names that timm itself converts stay.
-        settings: what they ask for that the architecture's configuration may have otherwise.
-        mean, std: of the images that they were trained on, where the checkpoint's kind says so.
-        quick_gelu: whether they were trained with QuickGELU, as far as the checkpoint's kind says so.
-    """
-
-    file: Path
-    state: dict[str, Tensor]
-    settings: dict[str, Any] = field(default_factory=dict)
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    quick_gelu: bool = False
+class Weights(Checkpoint):
+    """A checkpoint as read, without what has no share in the features; names that timm itself converts stay."""
 
     def load_into(self, model: nn.Module, published: bool = False) -> None:
         """Copy every parameter of a model without classifier.

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import Unsupported
-from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
+from .anatomy import Affine, Anatomy, Block, Insertion
+from .explicit_branches import explicit_branches
 from .segments import Output, Segment, run_segments
 from .slots import Insert, SlottedAttention, SlottedBlock
 
@@ -93,29 +94,15 @@ class SlottedFlavaAttention(_SlottedSelfAttention):
 def clip_block(layer: Any, log: list[Insertion]) -> Block:
     """Of a `CLIPEncoderLayer` or a `SiglipEncoderLayer`."""
     block = Block(layer, SlottedClipLayer, log=log)
-    attention = layer.self_attn
-    q, k, v = (Affine(linear, log=log) for linear in (attention.q_proj, attention.k_proj, attention.v_proj))
-    block.branches = (
-        Attention(
-            name="attention",
-            block=block,
-            norm=Affine(layer.layer_norm1, log=log),
-            inputs=(q, k, v),
-            output=Affine(attention.out_proj, log=log),
-            q=q,
-            k=k,
-            v=v,
-            num_heads=attention.num_heads,
-            module=attention,
-            slotted=SlottedClipAttention,
-        ),
-        Mlp(
-            name="mlp",
-            block=block,
-            norm=Affine(layer.layer_norm2, log=log),
-            inputs=(Affine(layer.mlp.fc1, log=log),),
-            output=Affine(layer.mlp.fc2, log=log),
-        ),
+    attention, mlp = layer.self_attn, layer.mlp
+    block.branches = explicit_branches(
+        block,
+        norms=(layer.layer_norm1, layer.layer_norm2),
+        attention=attention,
+        projections=(attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj),
+        num_heads=attention.num_heads,
+        slotted=SlottedClipAttention,
+        mlp=(mlp.fc1, mlp.fc2),
     )
     return block
 
@@ -124,28 +111,14 @@ def flava_block(layer: Any, log: list[Insertion]) -> Block:
     """Of a `FlavaLayer`."""
     block = Block(layer, SlottedFlavaLayer, log=log)
     attention = layer.attention.attention
-    q, k, v = (Affine(linear, log=log) for linear in (attention.query, attention.key, attention.value))
-    block.branches = (
-        Attention(
-            name="attention",
-            block=block,
-            norm=Affine(layer.layernorm_before, log=log),
-            inputs=(q, k, v),
-            output=Affine(layer.attention.output.dense, log=log),
-            q=q,
-            k=k,
-            v=v,
-            num_heads=attention.num_attention_heads,
-            module=attention,
-            slotted=SlottedFlavaAttention,
-        ),
-        Mlp(
-            name="mlp",
-            block=block,
-            norm=Affine(layer.layernorm_after, log=log),
-            inputs=(Affine(layer.intermediate.dense, log=log),),
-            output=Affine(layer.output.dense, log=log),
-        ),
+    block.branches = explicit_branches(
+        block,
+        norms=(layer.layernorm_before, layer.layernorm_after),
+        attention=attention,
+        projections=(attention.query, attention.key, attention.value, layer.attention.output.dense),
+        num_heads=attention.num_attention_heads,
+        slotted=SlottedFlavaAttention,
+        mlp=(layer.intermediate.dense, layer.output.dense),
     )
     return block
 

@@ -9,9 +9,10 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,6 +31,25 @@ IN_FOLDERS = (
 """What the weights are called in a folder that was saved for a hub, the safe format first."""
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
 """Under what a training run's checkpoint holds its state dict; an average over steps first, as timm takes it."""
+
+
+@dataclass
+class Checkpoint:
+    """Base of what a family of backbones reads of a file.
+
+    Attributes:
+        state: the tensors.
+        settings: what they ask for that the architecture's configuration may have otherwise.
+        mean, std: of the images that they were trained on, where the checkpoint's kind says so.
+        quick_gelu: whether they were trained with QuickGELU, as far as the checkpoint's kind says so.
+    """
+
+    file: Path
+    state: dict[str, Tensor]
+    settings: dict[str, Any] = field(default_factory=dict)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    quick_gelu: bool = False
 
 
 def weights_folder() -> Path:

@@ -6,10 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
-
-import msgspec
-import torch
+from typing import Any
 
 from ..backbones import find_backbone
 from ..backbones.frozen import check_held
@@ -18,22 +15,19 @@ from ..methods import make_method
 from ..registry import METHODS, TASKS
 from ..results import (
     FAITHFUL,
-    FINISHED,
     BackboneSpec,
     CostSpec,
     MethodSpec,
     ProtocolSpec,
     RunSpec,
-    Store,
     TaskSpec,
-    canonical_json,
-    decode_cost,
-    decode_record,
+    check_recordable,
 )
 from ..tasks import draw_of, make_task
+from .plan_costs import suite_costs
 from .preset import CHANGED, Settings, load_presets
 from .protocol import Protocol, load_protocol
-from .suite import ProfileBlock, Suite, find_suite
+from .suite import Suite, find_suite
 
 
 @dataclass
@@ -92,74 +86,10 @@ def plan(request: Request) -> Plan:
         raise PeftmarkError(f"--set protocol.preset: a preset sets much else, so use --preset {FAITHFUL}")
     suite = find_suite(request.suite) if request.suite else None
     runs = _plan_runs(suite, request) if suite is None or suite.runs else Plan([], {})
-    costs = _plan_costs(suite, request) if suite is not None and not request.tasks else []
+    costs: list[CostSpec] = []
+    if suite is not None and not request.tasks:
+        costs = suite_costs(suite, request.methods, request.backbones, request.method_settings, request.hardware_class)
     return replace(runs, specs=[*runs.specs, *costs])
-
-
-def _plan_costs(suite: Suite, request: Request) -> list[Spec]:
-    """With a request's --method and --backbone, the profiles of the suite's batches and variants on those."""
-    wanted = [name for pattern in request.methods for name in METHODS.expand(pattern)]
-    specs = []
-    for block in suite.profiles:
-        selected = block.selected()
-        if wanted:
-            listed = {method for method, _ in selected}
-            others = [
-                name for name in wanted if name not in listed and "image" in METHODS.entry(name).metadata["tracks"]
-            ]
-            selected = [(name, config) for name, config in selected if name in wanted] + [(n, {}) for n in others]
-        for backbone in request.backbones or block.backbones:
-            specs += cost_specs(backbone, selected, block, request.method_settings, request.hardware_class)
-    return list({spec.cost_id: spec for spec in specs}.values())
-
-
-CLIP_LENGTH = 8
-"""Frames of the clips on which a video method is profiled."""
-
-
-def main_track(method: str) -> str:
-    """The track that a method is profiled for: the first that it declares."""
-    return str(METHODS.entry(method).metadata["tracks"][0])
-
-
-def cost_specs(
-    backbone: str,
-    methods: Sequence[tuple[str, Mapping[str, Any]]],
-    block: ProfileBlock,
-    settings: Mapping[str, Any],
-    hardware_class: str | None,
-) -> list[CostSpec]:
-    """What the methods cost on a backbone, in every variant of the block.
-
-    Args:
-        hardware_class: of what they are measured on; None where they are estimated only.
-
-    Raises:
-        PeftmarkError: on unknown names or settings.
-    """
-    with torch.device("meta"):
-        anatomy = find_backbone(backbone).build(pretrained=False)
-    specs = []
-    for variant in block.variants:
-        for name, config in methods:
-            made = make_method(name, {**config, **settings})
-            _check_recordable(f"method {name!r}", made.config())
-            table = {
-                "method": {"name": METHODS.canonical(name), "version": made.version, "config": made.config()},
-                "backbone": anatomy.name,
-                "input_shape": (*([CLIP_LENGTH] * (main_track(name) == "video")), 3, *anatomy.image_size),
-                "num_classes": block.num_classes,
-                "batch_size": block.batch_size,
-                "hardware_class": hardware_class,
-                **variant,
-            }
-            try:
-                spec = msgspec.convert(table, CostSpec)
-            except msgspec.ValidationError as error:
-                raise PeftmarkError(f"what is to be profiled: {error}") from error
-            check_held(spec.frozen_dtype)
-            specs.append(spec)
-    return specs
 
 
 def _plan_runs(suite: Suite | None, request: Request) -> Plan:
@@ -235,17 +165,8 @@ def _changed(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that differ from the protocol's own, as the protocol's types have them."""
     plain, changed = load_protocol(name), load_protocol(name, settings)
     values = {key: getattr(changed, key) for key in settings if getattr(changed, key) != getattr(plain, key)}
-    _check_recordable(f"protocol {name}", values)
+    check_recordable(f"protocol {name}", values)
     return values
-
-
-def _check_recordable(owner: str, settings: Mapping[str, Any]) -> None:
-    """JSON has no NaN and no infinity, and a run's identity is the hash of its JSON."""
-    for key, value in settings.items():
-        try:
-            canonical_json(value)
-        except ValueError as error:
-            raise PeftmarkError(f"{owner}: {key}={value!r} cannot be recorded: {error}") from error
 
 
 Pair = tuple[str, str, str, dict[str, Any]]
@@ -303,7 +224,7 @@ class _Specs:
         None where the data or the weights are not there, which `absent` then says.
         """
         made = make_method(method, {**config, **preset.config, **self.request.method_settings})
-        _check_recordable(f"method {method!r}", made.config())
+        check_recordable(f"method {method!r}", made.config())
         built, data = self._backbone(backbone, made.pretrained), self._task(task, draw_of(task, seed))
         if built is None or data is None:
             return None
@@ -361,50 +282,3 @@ class _Specs:
                 name=name, version=task.version, split_sha256=split, preprocessing=task.preprocessing
             )
         return self.tasks[key]
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A plan held against a results folder."""
-
-    todo: list[Spec]
-    done: Counter[str]
-    """Finished records by status."""
-    damaged: list[Path]
-    """Files under a planned record's name that are not it."""
-
-
-EXISTING = ("skip", "retry", "overwrite")
-
-
-def pending(specs: Sequence[Spec], store: Store, existing: str) -> Pending:
-    """What remains to be done.
-
-    Args:
-        existing: ``skip`` counts ok, unsupported, oom, diverged and timeout as finished, ``retry`` only ok,
-            ``overwrite`` nothing.
-    """
-    todo, damaged, done = [], [], Counter[str]()
-    paths = store.paths() | store.cost_paths()
-    finished = {"skip": FINISHED, "retry": frozenset({"ok"}), "overwrite": frozenset[str]()}[existing]
-    for spec in specs:
-        path = paths.get(spec.id)
-        try:
-            status = _status(spec, path) if path else None
-        except (PeftmarkError, OSError):
-            damaged.append(cast(Path, path))
-            status = None
-        if status in finished:
-            done[status] += 1
-        else:
-            todo.append(spec)
-    return Pending(todo, done, damaged)
-
-
-def _status(spec: Spec, path: Path) -> str:
-    """Raises PeftmarkError where the file does not hold the spec's record."""
-    decode = decode_cost if isinstance(spec, CostSpec) else decode_record
-    record = decode(path.read_bytes(), path)
-    if record.spec.id != spec.id:
-        raise PeftmarkError(f"{path} holds another record")
-    return record.status

@@ -65,7 +65,7 @@ def profile_command(
     from ..benchmark.environment import find_device, hardware_class
     from ..benchmark.launch.worker import prepare_process
     from ..benchmark.measure.profile import profile
-    from ..benchmark.plan import cost_specs
+    from ..benchmark.plan_costs import cost_specs
     from ..benchmark.suite import ProfileBlock
     from ..results import Store, encode_record
 

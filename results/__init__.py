@@ -34,6 +34,7 @@ from .record import (
     Time,
     VariantFigure,
     canonical_json,
+    check_recordable,
     decode_record,
     encode_record,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "Timing",
     "VariantFigure",
     "canonical_json",
+    "check_recordable",
     "costs_to_frame",
     "decode_cost",
     "decode_record",

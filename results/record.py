@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -201,6 +202,19 @@ def canonical_json(value: Any) -> bytes:
     """Sorted keys, no white space, UTF-8; NaN and infinity are refused."""
     plain = msgspec.to_builtins(value)
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def check_recordable(owner: str, settings: Mapping[str, Any]) -> None:
+    """JSON has no NaN and no infinity, and a run's identity is the hash of its JSON.
+
+    Raises:
+        PeftmarkError: on a setting of `owner`'s that has such a value.
+    """
+    for key, value in settings.items():
+        try:
+            canonical_json(value)
+        except ValueError as error:
+            raise PeftmarkError(f"{owner}: {key}={value!r} cannot be recorded: {error}") from error
 
 
 def decode_record(data: bytes, source: str | Path) -> RunRecord:

@@ -16,7 +16,7 @@ from ...methods import DEFAULT_TEMPLATES, AdaptedModel, Classifier, Context, Ope
 from ...results import SCHEMA_VERSION, Compute, CostRecord, CostSpec, ErrorInfo, MemoryCost, MethodSpec, Storage
 from ..environment import environment
 from ..failures import describe_error, status_of
-from ..plan import main_track
+from ..plan_costs import main_track
 from ..run import count_parameters, now
 from ..savings import hold_frozen
 from .adapter_file import safetensors_bytes

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from peftmark import SUITES
-from peftmark.benchmark.plan import EXISTING, Request, pending, plan
+from peftmark.benchmark.pending import EXISTING, pending
+from peftmark.benchmark.plan import Request, plan
 from peftmark.benchmark.run import failed_record
 from peftmark.errors import PeftmarkError
 from peftmark.results import FINISHED, ErrorInfo, RunSpec, Store, encode_record

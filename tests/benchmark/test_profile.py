@@ -12,7 +12,7 @@ import torch
 from peftmark.benchmark.measure import profile as module
 from peftmark.benchmark.measure.adapter_file import safetensors_bytes
 from peftmark.benchmark.measure.profile import build, profile
-from peftmark.benchmark.plan import cost_specs
+from peftmark.benchmark.plan_costs import cost_specs
 from peftmark.benchmark.run import count_parameters
 from peftmark.benchmark.suite import ProfileBlock
 from peftmark.errors import PeftmarkError

@@ -48,6 +48,18 @@ def test_clip_adapter_with_ratio_zero_is_zero_shot() -> None:
     torch.testing.assert_close(logits(adapted("clip_adapter", ratio=0.0), CASE), logits(zero_shot(), CASE))
 
 
+@torch.no_grad()
+def test_a_linear_probe_reads_features_of_variance_one_and_no_text() -> None:
+    model = adapted("linear_probe")
+    head = model.backbone.slots["logits"][0].head
+    f = F.normalize(model.backbone.visual(CASE.images()), dim=-1)
+    f = f * f.shape[1] ** 0.5
+    torch.testing.assert_close(f.pow(2).mean(dim=1), torch.ones(6))
+    torch.testing.assert_close(logits(model, CASE), f @ head.weight.T + head.bias, rtol=1e-5, atol=1e-5)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert sum(p.numel() for p in trained) == model.trainable_parameters() == len(CLASS_NAMES) * (f.shape[1] + 1)
+
+
 def cache_of(model: AdaptedModel) -> KeyValueCache:
     return model.backbone.slots["logits"][0]
 

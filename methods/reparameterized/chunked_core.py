@@ -56,8 +56,8 @@ class ChunkedCore(WeightDelta):
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         hidden = self.factors.down(x.unflatten(-1, (self.chunks_in, -1))).flatten(-2)
-        hidden = self.dropout(hidden @ self.core())
-        return self.factors.up(hidden.unflatten(-1, (self.chunks_out, -1))).flatten(-2) * self.scale
+        hidden = self.dropout(hidden @ (self.scale * self.core()))  # where it is smallest
+        return self.factors.up(hidden.unflatten(-1, (self.chunks_out, -1))).flatten(-2)
 
     def weight_delta(self, weight: Tensor) -> Tensor:
         down = torch.block_diag(*[self.factors.down.weight] * self.chunks_in)

@@ -200,7 +200,7 @@ class Kitti(Vtab):
     """KITTI: how far the nearest vehicle is, four ranges (Geiger et al. 2013)."""
 
     num_classes = 4
-    test_size = 711
+    test_size = 711  # in VPT's table; google-research/task_adaptation tests an older split, of 634
     lossless = True
 
 

@@ -118,6 +118,8 @@ CLIP_B16 = {
     # one context a class: 3 classes
     ("coop", (("class_specific", True),)): 3 * 8_192,
     ("zero_shot", ()): 0,
+    # the three classes' rows and biases
+    ("linear_probe", ()): 3 * (512 + 1),
     ("clip_adapter", ()): 131_072,
     # q, k and v of the image tower (D) and of the text tower (512): rank·(in + out) each
     ("clip_lora", ()): 184_320,

@@ -16,6 +16,7 @@ from ...registry import load_plugins
 from ...results import ADAPTERS, CostRecord, CostSpec, RunRecord, RunSpec, Store
 from ...tasks import draw_of
 from ..describe import describe_pair, describe_task
+from ..heap import keep_freed_memory, return_freed_memory
 from ..measure.profile import profile
 from ..plan import Spec
 from ..prefix_cache import PrefixCache, memory_budget
@@ -43,10 +44,11 @@ def start(options: Options) -> None:
 
 
 def prepare_process(device: torch.device) -> None:
-    """The same spec must give the same bits: one thread on a CPU, deterministic kernels on a GPU."""
+    """The same spec must give the same bits: one thread on a CPU, deterministic kernels on a GPU. And be quick."""
     warnings.filterwarnings("ignore", module="open_clip")
     if device.type == "cpu":
         torch.set_num_threads(1)
+        keep_freed_memory()
     else:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS needs it to be deterministic
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -72,6 +74,7 @@ def work(spec: Spec) -> Outcome:
         raise _broken
     start = time.perf_counter()
     record = _profile(spec, _options) if isinstance(spec, CostSpec) else _run(spec, _options)
+    return_freed_memory()
     return Outcome.of(record, time.perf_counter() - start)
 
 

@@ -1,0 +1,43 @@
+"""Freed memory stays with a process until it is given back."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import json, resource, sys
+import torch
+from peftmark.benchmark.heap import return_freed_memory
+from peftmark.benchmark.launch.worker import prepare_process
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+bare = faults()
+prepare_process(torch.device("cpu"))
+faults()
+kept, held = faults(), resident()
+return_freed_memory()
+json.dump([bare, kept, held - resident()], sys.stdout)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have their own ways")
+def test_a_process_takes_the_memory_of_a_step_once() -> None:
+    """Five times 64 MiB are some 80,000 pages, or fewer large ones."""
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=120)
+    bare, kept, returned = json.loads(done.stdout)
+    assert kept < bare / 10
+    assert returned > 0.9 * 2**26

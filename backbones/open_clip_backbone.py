@@ -137,16 +137,17 @@ class ExplicitAttention(nn.Module):
             setattr(self, name, _linear(width, weight, bias))
         self.out_proj = _linear(width, packed.out_proj.weight, cast(Tensor, packed.out_proj.bias))
 
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        """Tokens (N, L, D) -> (N, L, D); `attn_mask` (L, L) is added to the scores."""
+    def forward(self, x: Tensor, attn_mask: Tensor | PackedTexts | None = None) -> Tensor:
+        """Tokens (N, L, D) -> (N, L, D); `attn_mask` (L, L) is added to the scores, or they are of packed texts."""
+        if isinstance(attn_mask, PackedTexts):
+            return self.out_proj(attn_mask.attend(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.num_heads))
         q, k, v = self.heads(x)
         return self.join(F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask))
 
     def at_ends(self, x: Tensor, texts: PackedTexts) -> Tensor:
-        """Packed rows (N·R, W, D) -> the output for the last token of each text alone (N, C, D)."""
-        q, (k, v) = self.q_proj(texts.last(x)), (texts.of_each(part(x)) for part in (self.k_proj, self.v_proj))
-        q, k, v = (y.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2) for y in (q[:, :, None], k, v))
-        return self.out_proj(F.scaled_dot_product_attention(q, k, v, attn_mask=texts.beyond).flatten(2))
+        """Packed texts (N, T, D) -> the output for the last token of each alone (N, C, D)."""
+        q = self.q_proj(x.index_select(1, texts.row_ends))
+        return self.out_proj(texts.attend_at_ends(q, self.k_proj(x), self.v_proj(x), self.num_heads))
 
     def heads(self, x: Tensor) -> list[Tensor]:
         """Tokens (N, L, D) -> queries, keys and values (N, heads, L, d)."""
@@ -177,15 +178,19 @@ class ExplicitBlock(ResidualAttentionBlock):
         v_x: Tensor | None = None,
         attn_mask: Tensor | None = None,
         texts: PackedTexts | None = None,
+        at_ends: bool = False,
     ) -> Tensor:
-        """Tokens (N, L, D) -> (N, L, D); or packed rows (N·R, W, D), where `texts` are given, -> their ends (N, C, D).
+        """Tokens (N, L, D) -> (N, L, D), or of packed texts (N, T, D), where they are given; `at_ends` -> (N, C, D).
 
         A model reads the end of each text: in its last block no other token needs a query or the MLP.
         """
         if texts is None:
             return super().forward(q_x, k_x, v_x, attn_mask)
-        attention = cast(ExplicitAttention, self.attn)
-        x = texts.last(q_x) + self.ls_1(attention.at_ends(self.ln_1(q_x), texts))
+        attention, normed = cast(ExplicitAttention, self.attn), self.ln_1(q_x)
+        if at_ends:
+            x = texts.last(q_x) + self.ls_1(attention.at_ends(normed, texts))
+        else:
+            x = q_x + self.ls_1(attention(normed, texts))
         return x + self.ls_2(self.mlp(self.ln_2(x)))
 
     def attention(
@@ -202,21 +207,27 @@ class SlottedClipBlock(SlottedBlock):
     """The forward of open_clip's `ResidualAttentionBlock`, through the slots."""
 
     def forward(
-        self, q_x: Tensor, *unused: None, attn_mask: Tensor | None = None, texts: PackedTexts | None = None
+        self,
+        q_x: Tensor,
+        *unused: None,
+        attn_mask: Tensor | None = None,
+        texts: PackedTexts | None = None,
+        at_ends: bool = False,
     ) -> Tensor:
         block = cast(Any, self)
         x = entered = self.enter(q_x)
         normed = block.ln_1(x)
-        x = self.residual("attention", x, normed, block.ls_1(block.attention(normed, attn_mask=attn_mask)))
+        y = block.attention(normed, attn_mask=attn_mask) if texts is None else block.attn(normed, texts)
+        x = self.residual("attention", x, normed, block.ls_1(y))
         normed = block.ln_2(x)
         x = self.leave(entered, self.residual("mlp", x, normed, block.ls_2(block.mlp(normed))))
-        return x if texts is None else texts.last(x)  # an insert may read all tokens
+        return texts.last(x) if texts is not None and at_ends else x  # an insert may read all tokens
 
 
 class SlottedExplicitAttention(SlottedAttention):
     """The forward of `ExplicitAttention` without mask, through the slots."""
 
-    def forward(self, x: Tensor, attn_mask: None = None) -> Tensor:
+    def forward(self, x: Tensor, attn_mask: Tensor | PackedTexts | None = None) -> Tensor:
         if attn_mask is not None:
             raise Unsupported("extra keys and values have no place in a masked attention")
         attention = cast(ExplicitAttention, self)

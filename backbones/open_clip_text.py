@@ -56,7 +56,7 @@ class OpenClipText(TextTower):
     def encode(self, embedded: Tensor, ids: Tensor | PackedTexts) -> Tensor:
         tower, length = self.tower, embedded.shape[-2]
         if isinstance(ids, PackedTexts):
-            x = self._encode_rows(embedded, ids)
+            x = self._encode_packed(embedded, ids)
         else:
             mask = None if tower.attn_mask is None else tower.attn_mask[:length, :length]
             x = tower.transformer(embedded + tower.positional_embedding[:length], attn_mask=mask)
@@ -66,16 +66,14 @@ class OpenClipText(TextTower):
             return tower.text_projection(x)
         return x if tower.text_projection is None else x @ tower.text_projection
 
-    def _encode_rows(self, embedded: Tensor, texts: PackedTexts) -> Tensor:
-        """(…, R, W, width) -> the normalised ends of the texts (…, C, width)."""
-        tower = self.tower
-        rows = embedded + tower.positional_embedding[texts.positions]
-        x, times = rows.flatten(0, -3), rows.shape[:-3]
-        mask = texts.mask.repeat(times.numel(), 1, 1, 1)
+    def _encode_packed(self, embedded: Tensor, texts: PackedTexts) -> Tensor:
+        """(…, T, width) -> the normalised ends of the texts (…, C, width)."""
+        tower, times = self.tower, embedded.shape[:-2]
+        x = (embedded + tower.positional_embedding[texts.positions]).reshape(-1, *embedded.shape[-2:])
         *blocks, last = tower.transformer.resblocks
         for block in blocks:
-            x = block(x, attn_mask=mask)
-        x = tower.ln_final(last(x, attn_mask=mask, texts=texts))
+            x = block(x, texts=texts)
+        x = tower.ln_final(last(x, texts=texts, at_ends=True))
         return x.view(*times, *x.shape[1:])
 
     def logits(self, cosines: Tensor) -> Tensor:

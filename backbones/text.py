@@ -40,7 +40,7 @@ class PromptInsert(TextInsert):
     def forward(self, features: Tensor | None = None) -> tuple[Tensor, Tensor | PackedTexts]:
         """Embeddings without positions, and the ids or packed texts that they stand for: what `TextTower.encode` takes.
 
-        The embeddings are (C, L, width) or (R, W, width), of a conditional insert (N, C, L, width) or (N, R, W, width).
+        The embeddings are (C, L, width) or (T, width), of a conditional insert (N, C, L, width) or (N, T, width).
         """
         raise NotImplementedError
 
@@ -104,7 +104,7 @@ class TextTower(ABC):
         return ids
 
     def pack(self, ids: Tensor) -> PackedTexts | None:
-        """Ids (C, L) in rows that `encode` takes in their place; None where a token depends on what follows it."""
+        """Ids (C, L) as `encode` can take them in their place; None where a token depends on what follows it."""
         return None
 
     @abstractmethod
@@ -112,7 +112,7 @@ class TextTower(ABC):
         """Ids (C, L) -> token embeddings (C, L, width), positions not added."""
 
     def _write(self, template: str) -> tuple[Tensor, PackedTexts | None]:
-        """The ids of the class names of now in a template, and their rows: kept for a tower that trains."""
+        """The ids of the class names of now in a template, and packed: kept for a tower that trains."""
         if template not in self._written:
             assert self._written_for is not None
             class_names, device = self._written_for
@@ -125,7 +125,7 @@ class TextTower(ABC):
     def encode(self, embedded: Tensor, ids: Tensor | PackedTexts) -> Tensor:
         """Embeddings (C, L, width) and the ids (C, L) they stand for -> features (C, E), not normalised.
 
-        Or of packed texts: embeddings (…, R, W, width) -> features (…, C, E).
+        Or of packed texts: embeddings (…, T, width) -> features (…, C, E).
         """
 
     @abstractmethod

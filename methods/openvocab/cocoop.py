@@ -27,11 +27,13 @@ class ConditionalPrompt(ContextPrompt):
         self.meta = nn.Sequential(nn.Linear(embed_dim, hidden), nn.ReLU(), nn.Linear(hidden, text.width))
 
     def forward(self, features: Tensor | None = None) -> tuple[Tensor, Tensor | PackedTexts]:
-        """Normalised image features (N, E) -> embeddings (N, C, L, width), or (N, R, W, width) of packed texts."""
+        """Normalised image features (N, E) -> embeddings (N, C, L, width), or (N, T, width) of packed texts."""
         assert features is not None
         embedded, ids = super().forward()
-        shift = self.meta(features)[:, None, None].expand(-1, 1, self.n_ctx, -1)
-        before, after = self.prefix.shape[1], embedded.shape[1] - self.prefix.shape[1] - self.n_ctx
+        shift = self.meta(features).view(len(features), *(1,) * (embedded.dim() - 1), -1)
+        before = self.prefix.shape[-2]
+        after = embedded.shape[-2] - before - self.n_ctx
+        shift = shift.expand(*shift.shape[:-2], self.n_ctx, -1)
         return embedded + nn.functional.pad(shift, (0, 0, before, after)), ids
 
 

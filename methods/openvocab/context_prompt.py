@@ -84,16 +84,17 @@ class ContextPrompt(PromptInsert):
         self.packed = text.pack(self.ids) if self.position == "end" and self.context.dim() == 2 else None
         if self.packed is not None:
             embedded = self.packed.take(embedded)  # all begin with the context
-        self.prefix, self.suffix = embedded[:, : text.start], embedded[:, text.start + self.n_ctx :]
+        self.prefix, self.suffix = embedded[..., : text.start, :], embedded[..., text.start + self.n_ctx :, :]
         # tokens of a name alone: without start and end
         self.name_lengths = [length - text.start - 1 for length in text.lengths(text.tokenize(names)).tolist()]
 
     def forward(self, features: Tensor | None = None) -> tuple[Tensor, Tensor | PackedTexts]:
         assert self.context is not None
+        if self.packed is not None:
+            return torch.cat((self.prefix, self.context, self.suffix)), self.packed
         context = self.context if self.context.dim() == 3 else self.context.expand(len(self.prefix), -1, -1)
         if self.position == "end":
-            embedded = torch.cat((self.prefix, context, self.suffix), dim=1)
-            return embedded, self.ids if self.packed is None else self.packed
+            return torch.cat((self.prefix, context, self.suffix), dim=1), self.ids
         before = self.n_ctx // 2 if self.position == "middle" else 0
         prompts = [
             torch.cat((p, c[:before], s[:length], c[before:], s[length:]))

@@ -1,4 +1,4 @@
-"""Texts in packed rows have the features that they have one by one."""
+"""Texts that are packed have the features that they have one by one."""
 
 from __future__ import annotations
 
@@ -65,23 +65,38 @@ def test_features_are_the_same(texts: list[str], opening: str, row: int) -> None
     assert len(packed.ends) == len(texts)
 
 
-def test_what_is_shared_stands_in_a_row_once() -> None:
+def test_what_is_shared_is_there_once() -> None:
     text = anatomy().text_tower()
     ids = text.tokenize(["a picture of a dog", "a picture of a red hammer", "a picture of a sailboat"])
     _, _, packed = encoded(ids)
     lengths = text.lengths(ids)
-    shared = int(text.lengths(text.tokenize(["a picture of a"]))[0]) - 1
-    assert packed.index.shape == (1, shared + int((lengths - shared).sum()))
-    assert packed.positions[0, shared:].tolist() == [p for size in lengths.tolist() for p in range(shared, size)]
+    assert packed.shared == int(text.lengths(text.tokenize(["a picture of a"]))[0]) - 1
+    assert packed.rows == 1
+    by_size = sorted(lengths.tolist(), reverse=True)
+    assert packed.positions[: packed.shared].tolist() == list(range(packed.shared))
+    assert packed.positions[packed.shared :].tolist() == [p for size in by_size for p in range(packed.shared, size)]
+
+
+def test_nothing_need_be_shared() -> None:
+    """A tower may have no start token, so that texts differ from the first on."""
+    text = anatomy().text_tower()
+    ids = text.tokenize(["dog", "red hammer", "face of a dog"])[:, 1:]
+    packed = PackedTexts(ids, text.lengths(text.tokenize(["dog", "red hammer", "face of a dog"])) - 1)
+    assert packed.shared == 0
+    with torch.no_grad():
+        alone = torch.cat([text.encode(text.embed(row[None]), row[None]) for row in ids])
+        together = text.encode(packed.take(text.embed(ids)), packed)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_rows_are_filled_equally(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed_texts, "ROW", 50)
     ids = anatomy().text_tower().tokenize([f"{first} {second}" for first in WORDS for second in WORDS])
     _, _, packed = encoded(ids)
-    tokens = int(anatomy().text_tower().lengths(ids).sum())
-    assert packed.index.numel() < 1.25 * tokens
-    assert packed.index.shape[1] < 50 + 8
+    needed = int((anatomy().text_tower().lengths(ids) - packed.shared).sum())
+    held = len(packed.index) - packed.shared
+    assert packed.rows == -(-needed // 50)
+    assert held < 1.05 * needed
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["a middle block", "the last block"])
@@ -121,7 +136,7 @@ def test_rows_for_every_image_are_encoded_at_once() -> None:
     ids = text.tokenize(["a dog", "a red hammer"])
     packed = text.pack(ids)
     assert packed is not None
-    noise = torch.randn(3, 1, *packed.index.shape[1:], 128, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(3, *packed.index.shape, 128, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         together = text.encode(noise, packed)
         alone = torch.stack([text.encode(one, packed) for one in noise])

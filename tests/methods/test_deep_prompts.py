@@ -73,7 +73,7 @@ def test_the_other_words_stay_frozen(method: str) -> None:
     model = adapt(CASE.anatomy(), method, class_names=CLASS_NAMES, n_ctx=2)
     prompt, words = model.text.prompt, embedded_words(model.text, "a photo of a")
     assert torch.equal(prompt.context, words[:2])
-    assert torch.equal(prompt()[0][:, START + 2 : START + 5], words[None, 2:])  # shared by all classes
+    assert torch.equal(prompt()[0][START + 2 : START + 5], words[2:])  # shared by all classes
     assert not prompt.suffix.requires_grad
     text, image = parts(model)
     drawn = text if method == "maple" else [*text, *image]

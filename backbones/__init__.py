@@ -1,7 +1,8 @@
 """Backbones by name, and their anatomy: what of a backbone a method may touch."""
 
-from .anatomy import Affine, Anatomy, Attention, Block, Branch, Mlp
+from .anatomy import Anatomy
 from .backbone import RANDOM, Backbone, find_backbone, full_name
+from .block_parts import Affine, Attention, Block, Branch, Mlp
 from .packed_texts import PackedTexts
 from .slots import Insert, WeightDelta
 from .text import LogitInsert, PromptInsert, TextTower

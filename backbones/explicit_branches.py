@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from .anatomy import Affine, Attention, Block, Mlp
+from .block_parts import Affine, Attention, Block, Mlp
 from .slots import SlottedAttention
 
 

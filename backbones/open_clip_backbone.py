@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from ..errors import PeftmarkError, Unsupported
 from ..registry import BACKBONES
-from .anatomy import Affine, Anatomy, Block, Insertion
+from .anatomy import Anatomy
 from .backbone import Backbone
+from .block_parts import Affine, Block, Insertion
 from .explicit_branches import explicit_branches
 from .open_clip_text import OpenClipText
 from .open_clip_weights import check_activation, normalisation, read_weights

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import PeftmarkError, Unsupported
-from .anatomy import Block, Insertion
+from .block_parts import Block, Insertion
 from .packed_texts import PackedTexts
 from .slots import Insert, Predicate, has_slots, is_inserted
 

@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from ..errors import PeftmarkError, Unsupported
 from ..registry import BACKBONES
-from .anatomy import Affine, Anatomy, Attention, Block, Insertion, Mlp
+from .anatomy import Anatomy
 from .backbone import Backbone
+from .block_parts import Affine, Attention, Block, Insertion, Mlp
 from .segments import Output, Segment
 from .slots import SlottedAttention, SlottedBlock
 from .timm_segments import timm_segments

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import Unsupported
-from .anatomy import Affine, Anatomy, Block, Insertion
+from .anatomy import Anatomy
+from .block_parts import Affine, Block, Insertion
 from .explicit_branches import explicit_branches
 from .segments import Output, Segment, run_segments
 from .slots import Insert, SlottedAttention, SlottedBlock

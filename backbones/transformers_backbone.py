@@ -16,8 +16,9 @@ from torch import nn
 
 from ..errors import PeftmarkError
 from ..registry import BACKBONES
-from .anatomy import Anatomy, Block, Insertion
+from .anatomy import Anatomy
 from .backbone import Backbone
+from .block_parts import Block, Insertion
 from .text import TextTower
 from .tokenizers import Tokenizer, transformers_tokenizer
 from .transformers_anatomy import (

@@ -10,7 +10,7 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from ...backbones import Anatomy, Insert
-from ...backbones.anatomy import Attention
+from ...backbones.block_parts import Attention
 from ...errors import Unsupported
 from ...registry import METHODS
 from ..additive.bottleneck import Bottleneck

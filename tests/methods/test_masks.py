@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import pytest
 import torch
-from invariants import CASES, CLASS_NAMES, Case, labels
-from torch import Tensor, nn
+from invariants import Case, labels
+from scored import (
+    BLOCKS,
+    CLASSES,
+    FFN,
+    HEAD,
+    HEADS,
+    OWN,
+    SCORING,
+    WIDTH,
+    assert_largest,
+    data,
+    image_case,
+    observer,
+    own_gradients,
+    prepared,
+    squares_by_hand,
+    unprepared,
+)
 from torch.nn import functional as F
 
-from peftmark import METHODS
 from peftmark.backbones import Anatomy, find_backbone
 from peftmark.errors import PeftmarkError, Unsupported
-from peftmark.methods import AdaptedModel, adapt, make_method
-from peftmark.methods.classifiers import Classifier, OpenVocabularyClassifier
-from peftmark.methods.selective.diff_pruning import hard_concrete
-from peftmark.methods.selective.gps import random_view, supervised_contrastive
+from peftmark.methods import adapt, make_method
 from peftmark.methods.selective.scoring import draw
-
-SCORING = [
-    case for case in CASES if METHODS[case.method].needs_batches and METHODS.entry(case.method).family != "openvocab"
-]
-CLASSES = len(CLASS_NAMES)
-WIDTH, BLOCKS, HEADS, FFN = 128, 6, 4, 512
-OWN, HEAD = 1_218_176, CLASSES * 129
-"""Parameters of the embedded ViT and of its head."""
 
 COUNTS = {
     ("fish_mask", ()): int(0.005 * (OWN + HEAD)) - HEAD,
@@ -65,63 +69,6 @@ VIT_B16 = {
     # 737 of 36,864 nodes
     "ffn_mask": 737 * (2 * 768 + 1),
 }
-
-
-def image_case(method: str = "fish_mask") -> Case:
-    return Case(method, "image")
-
-
-def data(case: Case) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(case.images().split(4), labels().split(4), strict=True))
-
-
-def unprepared(case: Case, **config: object) -> AdaptedModel:
-    anatomy, method = case.anatomy(), make_method(case.method, config)
-    torch.manual_seed(1)
-    if case.track == "open_vocabulary":
-        return OpenVocabularyClassifier(anatomy, method, CLASS_NAMES, ["a photo of a {}."])
-    return Classifier(anatomy, method, CLASSES, 3 if case.track == "video" else None)
-
-
-def prepared(case: Case, **config: object) -> AdaptedModel:
-    model = unprepared(case, **config)
-    model.method.prepare(model, data(case))
-    return model
-
-
-def own_gradients(model: AdaptedModel, loss: Tensor) -> dict[str, Tensor]:
-    """By a plain backward pass."""
-    model.zero_grad()
-    loss.backward()
-    return {
-        name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in model.anatomy.named_parameters()
-    }
-
-
-def observer(case: Case) -> AdaptedModel:
-    """The model before any scoring, every parameter of which takes gradients."""
-    model = unprepared(case).eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    return model
-
-
-def squares_by_hand(case: Case, size: int) -> dict[str, Tensor]:
-    """Σ (mean gradient over `size` images)², the images in the order in which they are drawn."""
-    model, sums = observer(case), {}
-    for images, truth in draw(data(case), size):
-        for name, gradient in own_gradients(model, F.cross_entropy(model(images), truth)).items():
-            sums[name] = sums.get(name, 0) + gradient**2
-    return sums
-
-
-def assert_largest(masks: dict[str, Tensor], scores: dict[str, Tensor], k: int) -> None:
-    """The masks hold the k largest scores over all parameters (up to rounding at the border)."""
-    mask = torch.cat([masks.get(name, torch.zeros_like(s, dtype=torch.bool)).flatten() for name, s in scores.items()])
-    flat = torch.cat([score.flatten() for score in scores.values()])
-    assert int(mask.sum()) == k
-    assert flat[mask].min() >= flat[~mask].max() * (1 - 1e-4)
-    assert len(masks) > 1
 
 
 @pytest.mark.parametrize(("key", "count"), COUNTS.items(), ids=str)
@@ -227,206 +174,6 @@ def test_ffn_mask_trains_whole_nodes(score: str) -> None:
             assert torch.equal(model.anatomy.masks[f"{mlp}.c_proj.weight"], nodes[None].expand(WIDTH, -1))
             count += 3
     assert len(model.anatomy.masks) == count > 3
-
-
-def test_supervised_contrastive_loss_by_loops() -> None:
-    generator = torch.Generator().manual_seed(0)
-    features, truth = F.normalize(torch.randn(8, 5, generator=generator), dim=1), [0, 1, 1, 2, 0, 1, 1, 2]
-    total = 0.0
-    for i in range(8):
-        positives = [p for p in range(8) if p != i and truth[p] == truth[i]]
-        below = sum(math.exp(float(features[i] @ features[a]) / 0.07) for a in range(8) if a != i)
-        logs = [math.log(math.exp(float(features[i] @ features[p]) / 0.07) / below) for p in positives]
-        total -= sum(logs) / len(logs)
-    loss = supervised_contrastive(features, torch.tensor(truth), 0.07)
-    assert loss.item() == pytest.approx(total / 8, rel=1e-5)
-
-
-@pytest.mark.parametrize("track", ["image", "video", "open_vocabulary"])
-def test_gps_trains_the_largest_summed_gradient_of_each_neuron(track: str) -> None:
-    case = Case("gps", track)
-    model, sums, views = observer(case), {}, torch.Generator().manual_seed(0)
-    for images, truth in draw(data(case), 4):
-        both = torch.cat([random_view(images, views), random_view(images, views)])
-        loss = supervised_contrastive(F.normalize(model.features(both), dim=1), truth.repeat(2), 0.07)
-        for name, gradient in own_gradients(model, loss).items():
-            sums[name] = sums.get(name, 0) + gradient
-    masks = prepared(case, batch_size=4).anatomy.masks
-    layers = [m for m in model.anatomy.model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    names = {id(parameter): name for name, parameter in model.anatomy.named_parameters()}
-    for layer in layers:
-        mask, score = masks[names[id(layer.weight)]].flatten(1), sums[names[id(layer.weight)]].abs().flatten(1)
-        assert torch.equal(mask.sum(1), torch.ones(len(mask), dtype=torch.long))
-        torch.testing.assert_close(score[mask], score.amax(1), rtol=1e-3, atol=1e-7)
-        assert layer.bias is None or masks[names[id(layer.bias)]].all()
-    assert set(masks) == {names[id(p)] for layer in layers for p in layer.parameters()}
-
-
-def test_views_are_crops_and_flips_the_same_for_the_frames_of_a_clip() -> None:
-    generator = torch.Generator().manual_seed(0)
-    ramp = torch.arange(32.0).expand(64, 3, 32, 32)
-    views = random_view(ramp, generator)
-    steps = views[:, 0, 16, 8:24].diff(dim=1).mean(1)
-    assert ((steps > 0).sum() - 32).abs() < 12  # flipped, as often as not
-    assert steps.abs().max() <= 1 + 1e-4
-    assert steps.abs().min() >= math.sqrt(0.08 * 3 / 4) - 1e-4
-    assert views.min() >= 0
-    assert views.max() <= 31
-    assert len({round(float(step), 4) for step in steps}) > 32
-    still = ramp[:4, None].expand(-1, 5, -1, -1, -1)
-    frames = random_view(still, generator)
-    assert all(torch.equal(frames[:, 0], frames[:, t]) for t in range(5))
-
-
-@pytest.mark.parametrize("keep", [0.005, 0.02, 0.05])
-def test_spt_against_a_plain_sweep(keep: float) -> None:
-    """τ grows by one entry at a time; the rule for each matrix and vector is written out."""
-    case = image_case("spt")
-    scores = squares_by_hand(case, 32)
-    pieces: list[tuple[str, slice, int, float]] = []
-    for name, score in scores.items():
-        if name in ("cls_token", "pos_embed") or "patch_embed" in name:
-            continue
-        parts = 3 if "qkv" in name else 1
-        for part in range(parts):
-            length = len(score) // parts
-            cost = 8 * (score.shape[1] + length) if score.dim() == 2 else length
-            threshold = cost / (10 if score.dim() == 2 else 5)
-            pieces.append((name, slice(part * length, (part + 1) * length), cost, threshold))
-    owner = torch.cat([torch.full((scores[n][rows].numel(),), i) for i, (n, rows, _, _) in enumerate(pieces)])
-    flat = torch.cat([scores[name][rows].flatten() for name, rows, _, _ in pieces])
-    hits, total, tau = [0] * len(pieces), 0, 0
-    for i in owner[flat.argsort(descending=True)].tolist():
-        _, _, cost, threshold = pieces[i]
-        before = cost if hits[i] >= threshold else hits[i]
-        after = cost if hits[i] + 1 >= threshold else hits[i] + 1
-        if total + after - before > int(keep * OWN) - WIDTH:
-            break
-        hits[i], total, tau = hits[i] + 1, total + after - before, tau + 1
-    border = flat.sort(descending=True).values[tau - 1]
-
-    model = prepared(case, keep=keep)
-    assert model.trainable_parameters(include_head=False) == total + WIDTH
-    assert total > 0.5 * (int(keep * OWN) - WIDTH)
-    kinds = set()
-    for (name, rows, _, threshold), count in zip(pieces, hits, strict=True):
-        mask = model.anatomy.masks.get(name)
-        part = torch.zeros_like(scores[name][rows], dtype=torch.bool) if mask is None else mask[rows]
-        whole = count >= threshold
-        matrix = scores[name].dim() == 2
-        if whole:
-            assert part.all() if not matrix else not part.any()
-        else:
-            assert torch.equal(part, scores[name][rows] >= border)
-        linear = model.backbone.get_submodule(name.rpartition(".")[0])
-        inserted = [tuple(r) for r in getattr(linear, "row_ranges", [])]
-        if matrix:
-            assert ((rows.start, rows.stop) in inserted) == whole
-        kinds.add((matrix, whole))
-    assert model.backbone.cls_token.requires_grad
-    assert not model.backbone.pos_embed.requires_grad
-    assert len(kinds) == 4 or keep < 0.02
-
-
-def test_hard_concrete_gates() -> None:
-    logits = torch.tensor([-5.0, -0.5, 0.2, 0.5, 5.0], requires_grad=True)
-    gates = hard_concrete(logits)
-    expected = [min(max(3 / (1 + math.exp(-x)) - 1.5, 0), 1) for x in logits.tolist()]
-    torch.testing.assert_close(gates, torch.tensor(expected))
-    gates.sum().backward()
-    assert [bool(g) for g in logits.grad] == [False, False, True, True, False]
-    many = torch.zeros(100_000)
-    sample = hard_concrete(many, torch.Generator().manual_seed(0))
-    # u below 1/2 closes the gate, u above 5/6 opens it wholly
-    assert (sample == 0).float().mean().item() == pytest.approx(1 / 2, abs=0.01)
-    assert (sample == 1).float().mean().item() == pytest.approx(1 / 6, abs=0.01)
-
-
-def test_diff_pruning_starts_training_from_the_pruned_change() -> None:
-    """After one Adam step the change is −rate · sign(gradient), times gates that are open."""
-    case = image_case("diff_pruning")
-    bare = observer(case)
-    gradients = own_gradients(bare, F.cross_entropy(bare(case.images()), labels()))
-    model = prepared(case, epochs=1, batch_size=6, gate_init=20.0, penalty=0.0, learning_rate=1e-5)
-    before = dict(bare.anatomy.named_parameters())
-    for name, parameter in model.anatomy.named_parameters():
-        mask = model.anatomy.masks.get(name, torch.zeros_like(parameter, dtype=torch.bool))
-        assert torch.equal(parameter[~mask], before[name][~mask])
-        change = (parameter - before[name])[mask]
-        assert (change.abs() <= 1.2e-5).all()  # the rate, and the rounding of a weight
-        large = before[name][mask].abs() < 1  # where adding 1e-5 is not rounded away
-        assert torch.equal(change[large].sign(), -gradients[name][mask][large].sign())
-    assert not torch.equal(model.head.weight, bare.head.weight)
-
-
-def test_diff_pruning_s_search_by_hand() -> None:
-    """Two steps, the chain rule through weights and gates written out (as the official code does)."""
-    rate, gate_rate, penalty = 1e-2, 0.1, 1e-4
-    case, noise = image_case("diff_pruning"), torch.Generator().manual_seed(0)
-    bare = observer(case)
-    own = dict(bare.anatomy.named_parameters())
-    start = {name: p.detach().clone() for name, p in own.items()}
-    diffs = {name: torch.zeros_like(p) for name, p in start.items()}
-    gates = {name: torch.full_like(p, 0.5) for name, p in start.items()}
-    groups = {name: torch.full((1,), 0.5) for name in start}
-    weights, logits = [*diffs.values(), *bare.head.parameters()], [*gates.values(), *groups.values()]
-    optimizers = [torch.optim.Adam(weights, lr=rate), torch.optim.Adam(logits, lr=gate_rate)]
-
-    def sample(values: Tensor) -> tuple[Tensor, Tensor]:
-        u = torch.rand(values.shape, generator=noise).clamp(1e-4, 1 - 1e-4)
-        s = torch.sigmoid(values + u.log() - (1 - u).log())
-        z = 3 * s - 1.5
-        return z.clamp(0, 1), 3 * s * (1 - s) * ((z > 0) & (z < 1))
-
-    for step, (images, truth) in enumerate(draw(data(case), 3)):
-        samples = {name: (*sample(gates[name]), *sample(groups[name])) for name in start}
-        with torch.no_grad():
-            for name, (z, _, of_group, _) in samples.items():
-                own[name].copy_(start[name] + of_group * z * diffs[name])
-        found = own_gradients(bare, F.cross_entropy(bare(images), truth))
-        for name, (z, slope, of_group, group_slope) in samples.items():
-            open_ones, group_open = gates[name].sigmoid(), groups[name].sigmoid()
-            diffs[name].grad = found[name] * of_group * z
-            gates[name].grad = found[name] * diffs[name] * of_group * slope
-            gates[name].grad += penalty * group_open * open_ones * (1 - open_ones)
-            groups[name].grad = (found[name] * diffs[name] * z).sum() * group_slope
-            groups[name].grad += penalty * open_ones.sum() * group_open * (1 - group_open)
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        nn.utils.clip_grad_norm_(logits, 1.0)
-        for optimizer, of in zip(optimizers, (rate, gate_rate), strict=True):
-            optimizer.param_groups[0]["lr"] = of * (1 - step / 2)
-            optimizer.step()
-
-    change = {
-        name: (3 * gates[name].sigmoid() - 1.5).clamp(0, 1) * (3 * groups[name].sigmoid() - 1.5).clamp(0, 1) * w
-        for name, w in diffs.items()
-    }
-    model = prepared(
-        case, epochs=1, batch_size=3, gate_init=0.5, gate_rate=gate_rate, learning_rate=rate, penalty=penalty, keep=0.05
-    )
-    after = dict(model.anatomy.named_parameters())
-    masks = model.anatomy.masks
-    got = torch.cat([(after[name] - start[name])[mask] for name, mask in masks.items()])
-    expected = torch.cat([change[name][mask] for name, mask in masks.items()])
-    assert len(got) > 10_000
-    assert torch.isclose(got, expected, rtol=1e-2, atol=1e-6).float().mean() > 0.99
-    flat = torch.cat([value.flatten() for value in change.values()]).abs()
-    assert (expected.abs() >= flat.topk(len(got)).values[-1] * 0.99).float().mean() > 0.99
-    torch.testing.assert_close(model.head.weight, bare.head.weight, rtol=1e-3, atol=1e-4)
-
-
-def test_diff_pruning_s_penalty_closes_gates() -> None:
-    case = image_case("diff_pruning")
-    free = prepared(case, penalty=0.0, gate_init=1.0, gate_rate=0.5, keep=0.5, structured=False, epochs=2)
-    assert free.trainable_parameters(include_head=False) > 0.3 * OWN
-    for structured in (False, True):
-        with pytest.raises(Unsupported, match="no parameter entry"):
-            prepared(case, penalty=1.0, gate_init=1.0, gate_rate=0.5, epochs=4, structured=structured)
-    model = unprepared(case)
-    logits, group = torch.tensor([0.0, 2.0]), torch.tensor([1.0])
-    share = [[1 / (1 + math.exp(-x)) for x in values] for values in ([0.0, 2.0], [1.0])]
-    expected = model.method._expected_entries({"a": logits}, {"a": group})
-    assert expected.item() == pytest.approx(sum(share[0]) * share[1][0], rel=1e-5)
 
 
 @pytest.mark.parametrize("case", SCORING, ids=lambda case: f"{case.method}-{case.track}")

@@ -1,4 +1,4 @@
-"""Hugging Face PEFT's tuners, through the bridge: every one that can adapt an image backbone, and our own beside it."""
+"""Hugging Face PEFT's tuners, through the bridge: every one that can adapt an image backbone."""
 
 from __future__ import annotations
 
@@ -6,28 +6,24 @@ import copy
 import json
 import sys
 import warnings
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
-from invariants import CLASS_NAMES, Case, labels, logits, train_a_little
-from torch import nn
-from torch.nn import functional as F
+from bridged import CASE, adapted, features, train, vit
+from invariants import CLASS_NAMES, Case, labels, logits
 
 from peftmark import METHODS
-from peftmark.backbones import Anatomy, find_backbone
+from peftmark.backbones import find_backbone
 from peftmark.backbones.slots import is_inserted
-from peftmark.backbones.split_linear import SplitLinear
 from peftmark.errors import NotMergeable, PeftmarkError, Unsupported
-from peftmark.methods import AdaptedModel, Context, adapt, make_method
+from peftmark.methods import Context, adapt, make_method
 from peftmark.methods.bridge import hf_peft
 from peftmark.results import canonical_json
 
 peft = pytest.importorskip("peft")
 MEMBERS = METHODS.expand("peft/*")
-CASE = Case("peft/lora", "image")
 NO_IDENTITY = {
     "peft/c3a": "its kernels start as Xavier draws",
     "peft/fourierft": "its spectrum starts as normal draws",
@@ -41,36 +37,6 @@ ROUNDED = {
     "peft/osf": "the weight is put together again from its singular vectors",
 }
 """The identity up to the last bits of float32."""
-
-
-def vit() -> Anatomy:
-    """A random embedded ViT whose biases and norms are not zeros and ones, always the same."""
-    anatomy = CASE.anatomy()
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in anatomy.root.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return anatomy
-
-
-def adapted(method: str, seed: int = 1, **config: Any) -> AdaptedModel:
-    anatomy = vit()
-    torch.manual_seed(seed)
-    return adapt(anatomy, method, num_classes=len(CLASS_NAMES), **config)
-
-
-def features(model: AdaptedModel | Anatomy) -> torch.Tensor:
-    anatomy = model.anatomy if isinstance(model, AdaptedModel) else model
-    anatomy.root.eval()
-    with torch.no_grad():
-        return anatomy.pooled(CASE.images())
-
-
-def train(model: AdaptedModel, steps: int = 3, total: int | None = None) -> dict[str, bool]:
-    """A few AdamW steps with decay, of `total`; which trainable tensors ever had a gradient that is not zero."""
-    torch.manual_seed(0)
-    return train_a_little(model, CASE, steps, total)
 
 
 @pytest.fixture(params=MEMBERS)
@@ -252,268 +218,6 @@ def test_config_is_plain_data_that_makes_the_same_method_again(method: str) -> N
     assert noise.isdisjoint(make_method(method).settings)
 
 
-# -- native and bridge ----------------------------------------------------------------------------------------------
-
-ALL = ["q", "k", "v", "proj", "fc1", "fc2"]
-Pairs = list[tuple[torch.Tensor, torch.Tensor]]
-
-
-def lora_pairs(ours: list[nn.Module], theirs: list[nn.Module]) -> Pairs:
-    pairs = [(o.down, t.lora_A["default"].weight) for o, t in zip(ours, theirs, strict=True)]
-    return pairs + [(o.up, t.lora_B["default"].weight) for o, t in zip(ours, theirs, strict=True)]
-
-
-def dora_pairs(ours: list[nn.Module], theirs: list[nn.Module]) -> Pairs:
-    magnitudes = [
-        (o.magnitude, t.lora_magnitude_vector["default"].weight) for o, t in zip(ours[1::2], theirs, strict=True)
-    ]
-    return lora_pairs(ours[::2], theirs) + magnitudes
-
-
-def vera_pairs(ours: list[nn.Module], theirs: list[nn.Module]) -> Pairs:
-    pairs = [(o.d, t.vera_lambda_d["default"]) for o, t in zip(ours, theirs, strict=True)]
-    pairs += [(o.b, t.vera_lambda_b["default"]) for o, t in zip(ours, theirs, strict=True)]
-    frozen = ours[0].projections
-    return [*pairs, (frozen.down, theirs[0].vera_A["default"]), (frozen.up, theirs[0].vera_B["default"])]
-
-
-def ia3_pairs(ours: list[nn.Module], theirs: list[nn.Module]) -> Pairs:
-    return [(o.scale, t.ia3_l["default"]) for o, t in zip(ours, theirs, strict=True)]
-
-
-NATIVE = {
-    "lora": (
-        {"rank": 4, "alpha": 6.0, "targets": ALL},
-        "peft/lora",
-        {"r": 4, "lora_alpha": 6, "targets": ALL},
-        lora_pairs,
-    ),
-    "dora": (
-        {"rank": 4, "alpha": 6.0, "targets": ALL},
-        "peft/lora",
-        {"r": 4, "lora_alpha": 6, "targets": ALL, "use_dora": True},
-        dora_pairs,
-    ),
-    "vera": ({"rank": 16, "targets": ALL}, "peft/vera", {"r": 16, "targets": ALL}, vera_pairs),
-    "ia3": ({}, "peft/ia3", {}, ia3_pairs),
-}
-
-
-@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=str)
-@pytest.mark.parametrize("name", NATIVE)
-def test_native_equals_bridge(name: str, dtype: torch.dtype, close: float) -> None:
-    """From the same weights, far from their start: logits, every gradient, and the weights that a merge leaves."""
-    config, their_name, their_config, pairs_of = NATIVE[name]
-    ours, theirs = adapted(name, **config).to(dtype), adapted(their_name, **their_config).to(dtype)
-    pairs = pairs_of([i.insert for i in ours.anatomy.log], [i.insert.layer for i in theirs.anatomy.log])
-    generator = torch.Generator().manual_seed(3)
-    pairs += zip(ours.head.parameters(), theirs.head.parameters(), strict=True)
-    with torch.no_grad():
-        for our, their in pairs:
-            our.add_(torch.randn(our.shape, generator=generator).to(dtype) * 0.2)
-            their.copy_(our.view(their.shape))
-    assert ours.trainable_parameters() == theirs.trainable_parameters()
-    outputs, images = [], []
-    for model in (ours, theirs):
-        images.append(CASE.images().to(dtype).requires_grad_())
-        outputs.append(model(images[-1]))
-        F.cross_entropy(outputs[-1], labels()).backward()
-    bare = vit().pooled(CASE.images())
-    assert (ours.anatomy.pooled(images[0]) - bare).abs().max() > 0.05
-    torch.testing.assert_close(outputs[1], outputs[0], rtol=close, atol=close)
-    torch.testing.assert_close(images[1].grad, images[0].grad, rtol=close, atol=close)
-    trained = [(our, their) for our, their in pairs if our.requires_grad]
-    assert sum(our.numel() for our, _ in trained) == ours.trainable_parameters()
-    for our, their in trained:
-        assert our.grad.abs().max() > 0
-        torch.testing.assert_close(their.grad.view(our.shape), our.grad, rtol=close, atol=close)
-    ours.merge()
-    theirs.merge()
-    for (our_name, our), (their_name, their) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
-        assert our_name == their_name
-        torch.testing.assert_close(their, our, rtol=close, atol=close)
-
-
-# -- tuners that do something every step ----------------------------------------------------------------------------
-
-
-def test_adalora_allocates_ranks_over_the_steps_of_the_protocol() -> None:
-    model = adapted("peft/adalora", init_r=4, target_r=2, tinit=1, tfinal=2)
-    layers = [insertion.insert.layer for insertion in model.anatomy.log]
-
-    def ranks() -> list[int]:
-        return [int((layer.lora_E["default"] != 0).sum()) for layer in layers]
-
-    assert len(layers) == 12
-    train(model, steps=1, total=8)
-    assert ranks() == [4] * 12  # tinit: none is pruned yet
-    model = adapted("peft/adalora", init_r=4, target_r=2, tinit=1, tfinal=2)
-    layers = [insertion.insert.layer for insertion in model.anatomy.log]
-    train(model, steps=4, total=8)
-    assert 24 < sum(ranks()) < 48
-    model = adapted("peft/adalora", init_r=4, target_r=2, tinit=1, tfinal=2)
-    layers = [insertion.insert.layer for insertion in model.anatomy.log]
-    train(model, steps=8)
-    assert sum(ranks()) == 2 * 12  # the last two steps moved the others, and their zeros are still zeros
-    assert len(set(ranks())) > 1
-    assert model.anatomy.log[0].insert.tuner.peft_config["default"].total_step == 8
-    assert "total_step" not in model.method.config()
-
-
-def test_adalora_s_loss_has_peft_s_regulariser() -> None:
-    """`AdaLoraModel.forward` adds it to the loss of the model that it wraps."""
-    model = adapted("peft/adalora", orth_reg_weight=0.7)
-    context = Context(epochs=1, steps_per_epoch=1, class_names=CLASS_NAMES)
-    extra = model.method.loss(model, CASE.images(), labels(), context) - F.cross_entropy(model(CASE.images()), labels())
-    tuner = model.anatomy.log[0].insert.tuner
-    tuner.model.forward = lambda: SimpleNamespace(loss=torch.zeros(()))
-    theirs = tuner.forward().loss
-    assert theirs > 0.1
-    torch.testing.assert_close(extra, theirs, rtol=1e-5, atol=1e-5)
-
-
-def test_adalora_needs_steps_for_its_schedule() -> None:
-    with pytest.raises(PeftmarkError, match="peft/adalora: tinit \\+ tfinal must be less than the run's 3 steps"):
-        train(adapted("peft/adalora", tinit=1, tfinal=2))
-
-
-def test_adamss_saves_what_it_trained_and_froze_again() -> None:
-    config = {"use_asa": True, "init_warmup": 1, "final_warmup": 4, "mask_interval": 1, "asa_target_subspaces": 3}
-    model = adapted("peft/adamss", **config)
-    count = model.trainable_parameters()
-    train(model, steps=3, total=4)
-    assert model.trainable_parameters() < count
-    model = adapted("peft/adamss", **config)
-    train(model, steps=4)
-    assert model.trainable_parameters() == count
-    fresh = adapted("peft/adamss", **config)
-    fresh.load_adapter_state_dict(model.adapter_state_dict())
-    assert torch.equal(logits(fresh, CASE), logits(model, CASE))
-
-
-@pytest.mark.parametrize(
-    ("config", "name"),
-    [({"kasa_config": {"beta": 10.0}}, "_get_kasa_loss"), ({"monteclora_config": {}}, "_get_monteclora_loss")],
-)
-def test_lora_s_variants_have_their_regularisers(config: dict[str, Any], name: str) -> None:
-    model = adapted("peft/lora", **config).train()
-    context = Context(epochs=1, steps_per_epoch=1, class_names=CLASS_NAMES)
-    loss = model.method.loss(model, CASE.images(), labels(), context)
-    extra = getattr(model.anatomy.log[0].insert.tuner, name)()  # of this forward's samples
-    plain = F.cross_entropy(model(CASE.images()), labels())  # B is zero still: samples do not matter
-    assert extra.abs() > 1e-4
-    torch.testing.assert_close(loss, plain + extra, rtol=1e-4, atol=1e-6)
-
-
-# -- settings -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("method", "config", "message"),
-    [
-        ("peft/lroa", {}, "unknown method 'peft/lroa': did you mean peft/road, peft/lora, peft/loha?"),
-        ("peft/zzzz", {}, "unknown method 'peft/zzzz': see `peftmark list methods 'peft/*'`"),
-        ("peft/lora", {"lora_alph": 3}, "method 'peft/lora' has no hyper-parameter 'lora_alph': "
-                                        "did you mean lora_alpha?"),
-        ("peft/lora", {"r": "many"}, "method 'peft/lora': r='many' is not valid: Expected `int`, got `str`"),
-        ("peft/lora", {"bias": "some"}, "method 'peft/lora': bias='some' is not valid: Invalid enum value 'some'"),
-        ("peft/lora", {"targets": ["qkv"]}, "method 'peft/lora': targets=['qkv'] is not valid: "
-                                            "Invalid enum value 'qkv' - at `$[0]`"),
-        ("peft/lora", {"targets": []}, "method 'peft/lora': targets must name a projection"),
-        ("peft/lora", {"target_modules": ["q"]}, "method 'peft/lora': target_modules cannot be set: "
-                                                 "which layers change is said by targets (q, k, v, proj, fc1, fc2)"),
-        ("peft/lora", {"total_step": 9}, "method 'peft/lora' has no hyper-parameter 'total_step': "
-                                         "it has alpha_pattern, bias, "),
-        ("peft/adalora", {"total_step": 9}, "method 'peft/adalora': total_step cannot be set: "
-                                            "it is the number of steps that the protocol gives"),
-        ("peft/lora", {"init_lora_weights": "eva"}, "method 'peft/lora': init_lora_weights='eva' cannot be set: "
-                                                    "it starts an adapter from statistics of data"),
-        ("peft/oft", {"r": 4}, "method 'peft/oft': You can only specify either r (4) or oft_block_size (32)"),
-        ("peft/lora", {"peft_version": "0.1"}, f"method 'peft/lora' was run with peft 0.1; installed is "
-                                               f"{peft.__version__}"),
-        ("peft/ln_tuning", {"targets": ["q"]}, "method 'peft/ln_tuning' has no hyper-parameter 'targets': it has none"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_set_is_one_line(method: str, config: dict[str, Any], message: str) -> None:
-    with pytest.raises(PeftmarkError) as error:
-        make_method(method, config)
-    assert str(error.value).startswith(message)
-    assert "\n" not in str(error.value)
-
-
-def test_settings_reach_peft() -> None:
-    model = adapted("peft/lora", r=3, lora_alpha="12", targets=["fc1", "k"], rank_pattern={"mlp.fc1": 5})
-    ranks = {
-        name.split(".slots")[0]: insertion.insert.layer.r["default"]
-        for name, insertion in zip(
-            [n for n, m in model.anatomy.model.named_modules() if n.endswith("slots.instead.layer")],
-            sorted(
-                model.anatomy.log, key=lambda i: [m is i.host.module for m in model.anatomy.model.modules()].index(True)
-            ),
-            strict=True,
-        )
-    }
-    assert ranks == {f"blocks.{i}.{n}": r for i in range(6) for n, r in (("attn.qkv.k", 3), ("mlp.fc1", 5))}
-    assert model.anatomy.log[0].insert.layer.scaling["default"] == 12 / 5
-    config = model.method.config()
-    assert (config["r"], config["lora_alpha"], config["targets"]) == (3, 12, ["fc1", "k"])
-    assert config["rank_pattern"] == {"mlp.fc1": 5}
-
-
-def test_nested_settings_and_enums_are_plain_data() -> None:
-    config = make_method("peft/lora", {"kasa_config": {"beta": 0.5}}).config()
-    assert config["kasa_config"] == {"beta": 0.5, "gamma": 0.001}
-    assert make_method("peft/lora", json.loads(canonical_json(config))).config() == config
-    assert make_method("peft/road", {"variant": "road_4"}).config()["variant"] == "road_4"
-
-
-def test_a_method_is_made_anew_for_every_model() -> None:
-    """PEFT may write into its config, as AdaLoRA does: that must not reach the method's hyper-parameters."""
-    method = make_method("peft/adalora", {"init_r": 4, "target_r": 2})
-    before = method.config()
-    for _ in range(2):
-        train(adapt(vit(), method, num_classes=len(CLASS_NAMES)))
-    assert method.config() == before
-    method = make_method("peft/lora")
-    model = adapt(vit(), method, num_classes=3)
-    model.anatomy.log[0].insert.tuner.peft_config["default"].alpha_pattern["mlp"] = 1
-    assert method.config()["alpha_pattern"] == {}
-
-
-def test_ia3_and_ln_tuning_change_what_their_papers_say() -> None:
-    block = adapted("peft/ia3").backbone.blocks[0]
-    layers = [m.slots["instead"].layer for m in (block.attn.qkv.k, block.attn.qkv.v, block.mlp.fc2)]
-    assert [layer.is_feedforward for layer in layers] == [False, False, True]
-    model = adapted("peft/ln_tuning")
-    assert model.trainable_parameters(include_head=False) == sum(
-        p.numel() for m in vit().root.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()
-    )
-    assert not [m for m in model.backbone.modules() if isinstance(m, SplitLinear)]
-
-
-@pytest.mark.parametrize(
-    ("method", "config", "reason"),
-    [
-        ("peft/beft", {}, "BeftModel cannot be folded into weights: it adds to a bias, and a layer here has none"),
-        ("peft/lora", {"lora_bias": True}, "LoraModel cannot be folded into weights: it adds to a bias"),
-        ("peft/pvera", {"sample_at_inference": True}, "PveraModel cannot be folded into weights: it draws random"),
-    ],
-)
-def test_what_cannot_be_folded_says_so_before_anything_is(method: str, config: dict[str, Any], reason: str) -> None:
-    anatomy = vit()
-    for block in anatomy.root.blocks:
-        block.attn.qkv.bias = None
-    model = adapt(anatomy, method, num_classes=3, targets=["proj", "q"], **config)
-    assert not model.anatomy.mergeable
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(NotMergeable, match=reason):
-        model.merge()
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-# -- backbones ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("method", ["peft/lora", "peft/ia3", "peft/ln_tuning"])
 def test_open_vocabulary(method: str) -> None:
     case = Case(method, "open_vocabulary")
@@ -571,9 +275,6 @@ def test_layer_norms_of_a_hierarchical_backbone() -> None:
     assert model.trainable_parameters(include_head=False) > 0
     with torch.no_grad():
         assert torch.equal(model.anatomy.pooled(images), expected)
-
-
-# -- the house ------------------------------------------------------------------------------------------------------
 
 
 def test_without_peft_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, invoke: Any) -> None:

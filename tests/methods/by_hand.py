@@ -19,9 +19,8 @@ def anatomy() -> Anatomy:
     return Case("linear", "image").anatomy()
 
 
-def adapted(method: str, **config: object) -> AdaptedModel:
-    """In evaluation mode, everything trainable, and the frozen biases and norms, far from where they start."""
-    model = adapt(anatomy(), method, num_classes=3, **config).eval()
+def randomize(model: AdaptedModel) -> AdaptedModel:
+    """Everything trainable, and the frozen biases and norms, far from where they start."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -30,6 +29,11 @@ def adapted(method: str, **config: object) -> AdaptedModel:
             elif parameter.dim() == 1:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
     return model
+
+
+def adapted(method: str, **config: object) -> AdaptedModel:
+    """In evaluation mode, far from where it starts."""
+    return randomize(adapt(anatomy(), method, num_classes=3, **config).eval())
 
 
 def stream() -> Tensor:

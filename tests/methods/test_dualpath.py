@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from by_hand import GRID, WIDTH, anatomy, attention, close, linear, mlp, norm
+from by_hand import GRID, WIDTH, anatomy, attention, close, linear, mlp, norm, randomize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,16 +32,8 @@ def untrained(frames: int = T, **config: object) -> AdaptedModel:
 
 
 def adapted(frames: int = T, **config: object) -> AdaptedModel:
-    """Everything trainable, and the frozen biases and norms, far from where they start."""
-    model = untrained(frames, **config)
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-            elif parameter.dim() == 1:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return model
+    """Far from where it starts."""
+    return randomize(untrained(frames, **config))
 
 
 def shrunk(frame: Tensor) -> Tensor:

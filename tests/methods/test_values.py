@@ -6,25 +6,12 @@ import math
 
 import pytest
 import torch
-from invariants import Case
+from by_hand import anatomy, randomize
 from torch import Tensor
 from torch.nn import functional as F
 
-from peftmark.backbones import Anatomy
 from peftmark.errors import PeftmarkError, Unsupported
 from peftmark.methods import adapt, make_method
-
-
-def anatomy() -> Anatomy:
-    return Case("linear", "image").anatomy()
-
-
-def randomize(model: torch.nn.Module) -> None:
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from by_hand import GRID, TOKENS, WIDTH, anatomy, attention, bare_block, close, linear, mlp, norm
+from by_hand import GRID, TOKENS, WIDTH, anatomy, attention, bare_block, close, linear, mlp, norm, randomize
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,14 +16,8 @@ T, N = 3, 2
 
 
 def adapted(method: str, **config: object) -> AdaptedModel:
-    """In evaluation mode, everything trainable far from where it starts."""
-    model = adapt(anatomy(), method, num_classes=3, num_frames=T, **config).eval()
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return model
+    """In evaluation mode, far from where it starts."""
+    return randomize(adapt(anatomy(), method, num_classes=3, num_frames=T, **config).eval())
 
 
 def untrained(method: str, **config: object) -> AdaptedModel:

@@ -20,13 +20,15 @@ from peftmark.methods import AdaptedModel, Classifier, OpenVocabularyClassifier,
 
 DIGITS, NAMING = ("embedded/digits", "embedded/vit"), ("embedded/naming-16shot", "embedded/clip")
 TARGETS = {"linear": (*DIGITS, 1 / 30), "partial": (*DIGITS, 1.0), "lora": (*DIGITS, 1.0), "coop": (*NAMING, 1 / 5)}
+EPOCHS = 4
+"""Of a timed run, so that what is done once a run weighs as little as it does in one: protocols have 15 and more."""
 
 
 @pytest.mark.parametrize("method", TARGETS)
 def test_an_epoch_of_training(compare: Any, tmp_path: Path, method: str) -> None:
     """What is in the cache is there before the epoch, as it is from the second epoch, or run, on."""
     name, backbone, target = TARGETS[method]
-    request = Request(methods=[method], backbones=[backbone], tasks=[name], protocol_settings={"epochs": 1})
+    request = Request(methods=[method], backbones=[backbone], tasks=[name], protocol_settings={"epochs": EPOCHS})
     [spec] = plan(request).specs
     task, data = load_task(name)
     protocol = protocol_of(spec.protocol)

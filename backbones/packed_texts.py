@@ -105,7 +105,7 @@ class PackedTexts(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor) -> Tensor:
         """Attention of as many tokens of each row (N, R·…, D) to what is shared and the row -> (N, R·…, D)."""
         k, v = (self._seen(y, heads) for y in (k, v))
-        read = F.scaled_dot_product_attention(self._by_row(q, heads), k, v, attn_mask=mask)
+        read = F.scaled_dot_product_attention(self._by_row(q, heads), k, v, attn_mask=mask.to(q.dtype))
         return read.unflatten(1, (len(q), heads)).permute(1, 0, 3, 2, 4).flatten(1, 2).flatten(2)
 
     def _seen(self, y: Tensor, heads: int) -> Tensor:

@@ -13,8 +13,8 @@ def keep_freed_memory() -> None:
     """Reuse what is freed from now on, in place of giving it back to the system at once.
 
     A training step takes and frees the same gigabytes as the one before, and glibc maps every large tensor anew, whose
-    pages the kernel then clears one by one: half of a step of EfficientNet-Lite0 at 224 pixels. Other C libraries
-    than glibc are left as they are.
+    pages the kernel then clears one by one: for a convolutional network that can take as long as the step itself.
+    Other C libraries than glibc are left as they are.
     """
     libc = _glibc()
     if libc is not None:

@@ -44,7 +44,10 @@ def start(options: Options) -> None:
 
 
 def prepare_process(device: torch.device) -> None:
-    """The same spec must give the same bits: one thread on a CPU, deterministic kernels on a GPU. And be quick."""
+    """The same spec must give the same bits: one thread on a CPU, deterministic kernels on a GPU.
+
+    On a CPU a step keeps its memory for the next one.
+    """
     warnings.filterwarnings("ignore", module="open_clip")
     if device.type == "cpu":
         torch.set_num_threads(1)

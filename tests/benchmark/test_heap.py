@@ -6,8 +6,11 @@ import json
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from peftmark.benchmark.launch import worker
 
 SCRIPT = """
 import json, resource, sys
@@ -41,3 +44,14 @@ def test_a_process_takes_the_memory_of_a_step_once() -> None:
     bare, kept, returned = json.loads(done.stdout)
     assert kept < bare / 10
     assert returned > 0.9 * 2**26
+
+
+def test_a_worker_gives_it_back_after_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    monkeypatch.setattr(worker, "_options", object())
+    monkeypatch.setattr(worker, "_run", lambda spec, options: events.append("run"))
+    monkeypatch.setattr(worker, "return_freed_memory", lambda: events.append("returned"))
+    monkeypatch.setattr(worker, "Outcome", SimpleNamespace(of=lambda record, seconds: events.append("told")))
+    for _ in range(2):
+        worker.work(None)
+    assert events == ["run", "returned", "told"] * 2

@@ -49,7 +49,7 @@ reference: $(VENV)/.installed-base
 	$(BIN)/peftmark run --suite efficiency --results results/records/efficiency $(RUN_FLAGS)
 
 steps: $(VENV)/.installed-base
-	OMP_NUM_THREADS=1 $(BIN)/python -m peftmark.benchmark.measure.steps --out results/records/steps/vit_base_patch16_224.csv
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.steps --out results/records/steps/vit_base_patch16_224.csv
 
 test: $(VENV)/.installed-test
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -c tests/pytest.ini --rootdir tests tests $(PYTEST_FLAGS)
@@ -70,10 +70,10 @@ support: $(VENV)/.installed-base
 	$(BIN)/python -m peftmark.methods.support
 
 atlas: $(VENV)/.installed-embedded
-	$(BIN)/python -m peftmark.backbones.embedded.build_atlas
+	$(BIN)/python -m tools.build_atlas
 
 weights: $(VENV)/.installed-embedded
-	$(BIN)/python -m peftmark.backbones.embedded.pretrain --out $(RESULTS)/pretraining --install
+	$(BIN)/python -m tools.pretrain --out $(RESULTS)/pretraining --install
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache

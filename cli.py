@@ -22,7 +22,7 @@ from .registry import BACKBONES, METHODS, SUITES, TASKS, Registry, load_plugins
 
 if TYPE_CHECKING:
     from .benchmark.launch.outcome import Options, Outcome
-    from .benchmark.plan import Plan, Spec
+    from .benchmark.plan.runs import Plan, Spec
 
 KINDS: dict[str, Registry[Any]] = {"methods": METHODS, "backbones": BACKBONES, "tasks": TASKS, "suites": SUITES}
 INTERRUPTED = 130
@@ -113,7 +113,7 @@ def show(kind: str, name: str, plugins: tuple[str, ...]) -> None:
         click.echo(f"version: {method.version}")
         for key, value in method.config().items():
             click.echo(f"--set method.{key}={value}")
-        from .benchmark.preset import load_presets
+        from .benchmark.plan.preset import load_presets
 
         preset = load_presets().get(name)
         if preset is not None:
@@ -191,8 +191,8 @@ def run_command(
         parsed["protocol"]["precision"] = precision
 
     from .benchmark.environment import find_device, hardware_class
-    from .benchmark.pending import pending
-    from .benchmark.plan import Request, plan
+    from .benchmark.plan.pending import pending
+    from .benchmark.plan.runs import Request, plan
     from .results import Store
 
     found = find_device(device)
@@ -249,7 +249,7 @@ def run_command(
 
 
 def _say_estimate(planned: Plan, throughput: float | None) -> None:
-    from .benchmark.estimate import estimate
+    from .benchmark.plan.estimate import estimate
 
     found = estimate(planned)
     if not found.runs:

@@ -1,11 +1,11 @@
 """Backbones by name, and their anatomy: what of a backbone a method may touch."""
 
-from .anatomy import Anatomy
+from .anatomy.anatomy import Anatomy
+from .anatomy.packed_texts import PackedTexts
+from .anatomy.parts import Affine, Attention, Block, Branch, Mlp
+from .anatomy.slots import Insert, WeightDelta
+from .anatomy.text import LogitInsert, PromptInsert, TextTower
 from .backbone import RANDOM, Backbone, find_backbone, full_name
-from .block_parts import Affine, Attention, Block, Branch, Mlp
-from .packed_texts import PackedTexts
-from .slots import Insert, WeightDelta
-from .text import LogitInsert, PromptInsert, TextTower
 
 __all__ = [
     "RANDOM",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import PeftmarkError
 from ..registry import BACKBONES
-from .anatomy import Anatomy
+from .anatomy.anatomy import Anatomy
 from .weights import sha256_of, weights_in
 
 RANDOM = "random"

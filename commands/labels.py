@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..benchmark.plan import Spec
+    from ..benchmark.plan.runs import Spec
     from ..results import CostSpec
 
 

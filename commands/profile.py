@@ -65,8 +65,8 @@ def profile_command(
     from ..benchmark.environment import find_device, hardware_class
     from ..benchmark.launch.worker import prepare_process
     from ..benchmark.measure.profile import profile
-    from ..benchmark.plan_costs import cost_specs
-    from ..benchmark.suite import ProfileBlock
+    from ..benchmark.plan.costs import cost_specs
+    from ..benchmark.plan.suite import ProfileBlock
     from ..results import Store, encode_record
 
     found = find_device(device)

@@ -8,12 +8,12 @@ from pathlib import Path
 from ..errors import PeftmarkError
 from ..results import Store
 from ..results.published import load_published
-from .catalogue import Catalogue
-from .efficiency import make_efficiency
-from .folder import check_replaceable, replacing
-from .published import compare
-from .site import Site, write_site
-from .tables import make_board
+from .accuracy.build import make_board
+from .accuracy.published import compare
+from .costs.build import make_efficiency
+from .entries import Catalogue
+from .site.folder import check_replaceable, replacing
+from .site.pages import Site, write_site
 
 
 def build_board(results: str | Path, out: str | Path, *, built: datetime | None = None) -> Path:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..backbones import Anatomy
-from ..backbones.segments import Output, run_segments
-from ..backbones.slots import Insert, is_inserted
+from ..backbones.anatomy.segments import Output, run_segments
+from ..backbones.anatomy.slots import Insert, is_inserted
 from ..errors import PeftmarkError
 from .method import Method
 

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from ..backbones import Anatomy, find_backbone
-from ..backbones.timm_backbone import timm_anatomy
+from ..backbones.timm.builder import timm_anatomy
 from ..errors import Unsupported
 from ..registry import METHODS
 from .adapting import adapt

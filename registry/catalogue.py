@@ -13,7 +13,7 @@ from .registry import Entry, Registry, scan_package
 
 if TYPE_CHECKING:
     from ..backbones.backbone import Backbone
-    from ..benchmark.suite import Suite
+    from ..benchmark.plan.suite import Suite
     from ..methods.method import Method
     from ..tasks.task import Task
 
@@ -54,7 +54,7 @@ def suite_entry(path: Path) -> Entry[Any]:
 
     def load() -> Suite:
         # By name: the registry is the lowest layer and knows nothing of the harness until a suite is asked for.
-        return importlib.import_module("peftmark.benchmark.suite").parse_suite(path.stem, table, origin=str(path))
+        return importlib.import_module("peftmark.benchmark.plan.suite").parse_suite(path.stem, table, origin=str(path))
 
     return Entry(
         name=path.stem,

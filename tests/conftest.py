@@ -98,8 +98,8 @@ def registries() -> Iterator[None]:
         registry._targets = {n: t for n, t in registry._targets.items() if n in entries} | targets
     for name in [name for name in sys.modules if name.startswith("peftmark_plugin_")]:
         del sys.modules[name]
-    if "peftmark.benchmark.run" in sys.modules:
-        from peftmark.benchmark import run
+    if "peftmark.benchmark.run.run" in sys.modules:
+        from peftmark.benchmark.run.run import run
 
         for cache in (run.load_task, run._data_sha256, run._pretrained):
             cache.cache_clear()

@@ -16,8 +16,8 @@ from pebble import ProcessExpired, ProcessPool
 from ...errors import PeftmarkError
 from ...results import CostSpec, ErrorInfo, Store
 from ..measure.profile import failed, new_record
-from ..plan import Spec
-from ..run import failed_record
+from ..plan.runs import Spec
+from ..run.run import failed_record
 from .outcome import Options, Outcome
 from .worker import start, work
 

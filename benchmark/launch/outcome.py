@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...results import CostRecord, RunRecord
-from ..plan import Spec
+from ..plan.runs import Spec
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from ...errors import PeftmarkError
 from ...registry import load_plugins
 from ...results import ADAPTERS, CostRecord, CostSpec, RunRecord, RunSpec, Store
 from ...tasks import draw_of
-from ..describe import describe_pair, describe_task
-from ..heap import keep_freed_memory, return_freed_memory
 from ..measure.profile import profile
-from ..plan import Spec
-from ..prefix_cache import PrefixCache, memory_budget
-from ..run import load_task, run
+from ..plan.runs import Spec
+from ..run.prefix_cache import PrefixCache, memory_budget
+from ..run.run import load_task, run
+from .cards import describe_pair, describe_task
+from .malloc import keep_freed_memory, return_freed_memory
 from .outcome import Options, Outcome
 
 _options: Options | None = None

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ...backbones.frozen import is_quantized
+from ...backbones.anatomy.quantized import is_quantized
 from ...methods import AdaptedModel
 from ...results import Memory, MemoryBreakdown
 from .speed import TrainingStep

@@ -15,10 +15,10 @@ from ...errors import NotMergeable, Unsupported
 from ...methods import DEFAULT_TEMPLATES, AdaptedModel, Classifier, Context, OpenVocabularyClassifier, make_method
 from ...results import SCHEMA_VERSION, Compute, CostRecord, CostSpec, ErrorInfo, MemoryCost, MethodSpec, Storage
 from ..environment import environment
-from ..failures import describe_error, status_of
-from ..plan_costs import main_track
-from ..run import count_parameters, now
-from ..savings import hold_frozen
+from ..plan.costs import main_track
+from ..run.failures import describe_error, status_of
+from ..run.memory_savings import hold_frozen
+from ..run.run import count_parameters, now
 from .adapter_file import safetensors_bytes
 from .flops import count_flops
 from .memory import estimate_memory, fake, measure_memory

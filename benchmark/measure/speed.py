@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...methods import AdaptedModel, Context
 from ...results import InferenceSpeed, Speed, Timing
-from ..savings import autocast, checkpointed
+from ..run.memory_savings import autocast, checkpointed
 
 Step = Callable[[], None]
 

@@ -13,7 +13,7 @@ from ...backbones import Anatomy, Insert
 from ...errors import Unsupported
 from ...registry import METHODS
 from ..method import Method
-from .bottleneck import quick_gelu
+from ..parts.bottleneck import quick_gelu
 
 ConvInit = Literal["identity", "xavier"]
 

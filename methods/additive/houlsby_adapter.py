@@ -10,8 +10,8 @@ from torch import nn
 from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
+from ..parts.bottleneck import Activation, Bottleneck
 from ..selective.layernorm import LayerNormTuning
-from .bottleneck import Activation, Bottleneck
 
 
 @METHODS.register("houlsby_adapter", family="additive", tracks=("image", "open_vocabulary", "video"))

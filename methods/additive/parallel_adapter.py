@@ -10,7 +10,7 @@ from torch import nn
 from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
-from .bottleneck import Bottleneck
+from ..parts.bottleneck import Bottleneck
 
 
 @METHODS.register("parallel_adapter", family="additive", tracks=("image", "open_vocabulary", "video"))

@@ -10,7 +10,7 @@ from torch import nn
 from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
-from .bottleneck import Activation, Bottleneck
+from ..parts.bottleneck import Activation, Bottleneck
 
 
 @METHODS.register("pfeiffer_adapter", family="additive", tracks=("image", "open_vocabulary", "video"))

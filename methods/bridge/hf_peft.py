@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ...backbones import Affine, Anatomy, Attention, Insert
-from ...backbones.slots import twin
+from ...backbones.anatomy.slots import twin
 from ...errors import NotMergeable, PeftmarkError, Unsupported
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel

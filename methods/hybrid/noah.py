@@ -16,10 +16,10 @@ from ...backbones import Anatomy, Insert
 from ...errors import Unsupported
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
-from ..additive.bottleneck import Bottleneck, quick_gelu
 from ..method import Context, Method, Phase
+from ..parts.bottleneck import Bottleneck, quick_gelu
+from ..parts.evolution import Architecture, Evolution, Space
 from ..reparameterized.lora_fused import SharedDownDelta
-from .evolution import Architecture, Evolution, Space
 
 
 class ElasticPrompts(Insert):

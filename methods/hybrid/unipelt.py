@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from ...backbones import Anatomy, Insert, WeightDelta
 from ...registry import METHODS
-from ..additive.bottleneck import Bottleneck
 from ..additive.prefix_tuning import MlpPrefix, PrefixTrunk
 from ..method import Method
+from ..parts.bottleneck import Bottleneck
 
 INIT_STD = 0.02
 """BERT's initializer range, which the official code draws all but LoRA from."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...backbones import Anatomy, PackedTexts, TextTower
 from ...registry import METHODS
 from ..method import Method
-from .context_prompt import ContextPrompt, embedded_words
+from ..parts.context_prompt import ContextPrompt, embedded_words
 
 
 class ConditionalPrompt(ContextPrompt):

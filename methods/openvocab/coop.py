@@ -8,7 +8,7 @@ from typing import ClassVar
 from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
-from .context_prompt import ContextPrompt, Position, embedded_words
+from ..parts.context_prompt import ContextPrompt, Position, embedded_words
 
 
 @METHODS.register("coop", family="openvocab", tracks=("open_vocabulary",))

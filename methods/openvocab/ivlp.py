@@ -8,8 +8,8 @@ from typing import ClassVar
 from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
-from .context_prompt import ContextPrompt, opening
-from .deep_prompts import add_independent_prompts
+from ..parts.context_prompt import ContextPrompt, opening
+from ..parts.deep_prompts import add_independent_prompts
 
 
 @METHODS.register("ivlp", family="openvocab", tracks=("open_vocabulary",))

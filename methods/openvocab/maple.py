@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
-from .context_prompt import ContextPrompt, opening
-from .deep_prompts import ImagePrompts, TextPrompts, add_image_prompts, add_text_prompts
+from ..parts.context_prompt import ContextPrompt, opening
+from ..parts.deep_prompts import ImagePrompts, TextPrompts, add_image_prompts, add_text_prompts
 
 
 class CoupledPrompts(ImagePrompts):

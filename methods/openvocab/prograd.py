@@ -14,8 +14,8 @@ from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..classifiers import OpenVocabularyClassifier
 from ..method import Context, Method
-from .context_prompt import embedded_words
-from .taught_prompt import TaughtPrompt
+from ..parts.context_prompt import embedded_words
+from ..parts.taught_prompt import TaughtPrompt
 
 
 def aligned(gradient: Tensor, general: Tensor, weight: float = 1.0) -> Tensor:

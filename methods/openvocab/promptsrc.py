@@ -15,10 +15,10 @@ from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..classifiers import OpenVocabularyClassifier
 from ..method import Context, Method
-from .context_prompt import opening
-from .deep_prompts import add_independent_prompts, without_prompts
-from .imagenet_templates import IMAGENET_TEMPLATES
-from .taught_prompt import TaughtPrompt
+from ..parts.context_prompt import opening
+from ..parts.deep_prompts import add_independent_prompts, without_prompts
+from ..parts.imagenet_templates import IMAGENET_TEMPLATES
+from ..parts.taught_prompt import TaughtPrompt
 
 
 def epoch_weights(epochs: int, mean: float, std: float) -> list[float]:

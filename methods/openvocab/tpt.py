@@ -14,7 +14,7 @@ from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..classifiers import OpenVocabularyClassifier
 from ..method import Method, Phase, Views
-from .context_prompt import ContextPrompt, embedded_words
+from ..parts.context_prompt import ContextPrompt, embedded_words
 
 
 @METHODS.register("tpt", family="openvocab", tracks=("open_vocabulary",))

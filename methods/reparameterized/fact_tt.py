@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ...backbones import Affine, Anatomy
 from ...registry import METHODS
 from ..method import Method
-from .chunked_core import ChunkedCore, OuterFactors
+from ..parts.chunked_core import ChunkedCore, OuterFactors
 
 
 class TrainCore(ChunkedCore):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Batches, Method
-from .scoring import check_share, draw, entries_to_keep, observing, top_entries
+from ..parts.scoring import check_share, draw, entries_to_keep, observing, top_entries
 
 LOWER, UPPER = -1.5, 1.5
 

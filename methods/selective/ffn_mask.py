@@ -10,8 +10,8 @@ from ...errors import Unsupported
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Batches, Method
-from .scoring import check_share
-from .units import Score, Units, choose_units
+from ..parts.scoring import check_share
+from ..parts.units import Score, Units, choose_units
 
 
 @METHODS.register("ffn_mask", family="selective", tracks=("image", "open_vocabulary", "video"))

@@ -8,7 +8,7 @@ from typing import ClassVar
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Batches, Method
-from .scoring import check_share, draw, entries_to_keep, squared_gradients, top_entries
+from ..parts.scoring import check_share, draw, entries_to_keep, squared_gradients, top_entries
 
 
 @METHODS.register("fish_mask", family="selective", tracks=("image", "open_vocabulary", "video"))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Batches, Method
-from .scoring import draw, gradients, observing
+from ..parts.scoring import draw, gradients, observing
 
 AREA, LOG_RATIO = (0.08, 1.0), math.log(4 / 3)
 

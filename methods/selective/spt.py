@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from ...backbones import Affine, Anatomy
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
-from ..additive.bottleneck import Bottleneck
 from ..method import Batches, Method
+from ..parts.bottleneck import Bottleneck
+from ..parts.scoring import check_share, draw, squared_gradients
 from ..reparameterized.lora import LowRank
-from .scoring import check_share, draw, squared_gradients
 
 CLASS_TOKENS = ("cls_token", "class_embedding")
 

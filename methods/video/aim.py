@@ -10,11 +10,11 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from ...backbones import Anatomy, Insert
-from ...backbones.block_parts import Attention
+from ...backbones.anatomy.parts import Attention
 from ...errors import Unsupported
 from ...registry import METHODS
-from ..additive.bottleneck import Bottleneck
 from ..method import Method
+from ..parts.bottleneck import Bottleneck
 
 
 class ClipAdapter(Bottleneck):

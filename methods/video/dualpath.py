@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from ...backbones import Anatomy, Insert
 from ...errors import Unsupported
 from ...registry import METHODS
-from ..additive.bottleneck import Bottleneck
 from ..method import Method
+from ..parts.bottleneck import Bottleneck
 from ..selective.spt import CLASS_TOKENS
 
 if TYPE_CHECKING:

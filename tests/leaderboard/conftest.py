@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from peftmark.leaderboard import build_board
-from peftmark.leaderboard.catalogue import Catalogue
-from peftmark.leaderboard.efficiency import make_efficiency
-from peftmark.leaderboard.model import Board, Row, Table
-from peftmark.leaderboard.sheets import CostRow, Efficiency, Sheet
-from peftmark.leaderboard.tables import make_board
+from peftmark.leaderboard.accuracy.build import make_board
+from peftmark.leaderboard.accuracy.table import Board, Row, Table
+from peftmark.leaderboard.costs.build import make_efficiency
+from peftmark.leaderboard.costs.sheet import CostRow, Efficiency, Sheet
+from peftmark.leaderboard.entries import Catalogue
 from peftmark.results import (
     BackboneSpec,
     Card,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from peftmark.leaderboard.command import reproduce
-from peftmark.leaderboard.curves import chosen_variant, loss_curve, mean_variants, variant_curve
-from peftmark.leaderboard.plots import Point, scatter
+from peftmark.leaderboard.drawings.curves import chosen_variant, loss_curve, mean_variants, variant_curve
+from peftmark.leaderboard.drawings.scatter import Point, scatter
+from peftmark.leaderboard.site.pages.command import reproduce
 from peftmark.results import VariantFigure
 
 if TYPE_CHECKING:

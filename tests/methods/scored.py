@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from peftmark import METHODS
 from peftmark.methods import AdaptedModel, make_method
 from peftmark.methods.classifiers import Classifier, OpenVocabularyClassifier
-from peftmark.methods.selective.scoring import draw
+from peftmark.methods.parts.scoring import draw
 
 SCORING = [
     case for case in CASES if METHODS[case.method].needs_batches and METHODS.entry(case.method).family != "openvocab"

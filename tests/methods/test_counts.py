@@ -10,7 +10,7 @@ import torch
 from peftmark import METHODS
 from peftmark.backbones import Anatomy, find_backbone
 from peftmark.methods import adapt
-from peftmark.methods.hybrid.evolution import Architecture
+from peftmark.methods.parts.evolution import Architecture
 
 D, BLOCKS, FFN = 768, 12, 3072
 

@@ -12,7 +12,7 @@ from invariants import CLASS_NAMES, Case, bare_features, features, logits, train
 from torch import nn
 
 from peftmark import METHODS
-from peftmark.backbones.slots import is_inserted
+from peftmark.backbones.anatomy.slots import is_inserted
 from peftmark.errors import NotMergeable, PeftmarkError, Unsupported
 from peftmark.methods import AdaptedModel, adapt
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from peftmark.backbones import find_backbone
-from peftmark.benchmark.inputs import Inputs
-from peftmark.benchmark.plan import Request, plan
-from peftmark.benchmark.prefix_cache import PrefixCache
-from peftmark.benchmark.preprocess import Preprocess
-from peftmark.benchmark.protocol import protocol_of
-from peftmark.benchmark.run import load_task
-from peftmark.benchmark.training import Trainer
+from peftmark.benchmark.plan.protocol import protocol_of
+from peftmark.benchmark.plan.runs import Request, plan
+from peftmark.benchmark.run.inputs import Inputs
+from peftmark.benchmark.run.normalize import Preprocess
+from peftmark.benchmark.run.prefix_cache import PrefixCache
+from peftmark.benchmark.run.run import load_task
+from peftmark.benchmark.run.training import Trainer
 from peftmark.methods import AdaptedModel, Classifier, OpenVocabularyClassifier, make_method
 
 DIGITS, NAMING = ("embedded/digits", "embedded/vit"), ("embedded/naming-16shot", "embedded/clip")

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from peftmark.backbones import find_backbone
-from peftmark.benchmark.evaluation import predictions_sha256
-from peftmark.benchmark.plan import Request, plan
-from peftmark.benchmark.protocol import protocol_of
-from peftmark.benchmark.run import load_task, run
+from peftmark.benchmark.plan.protocol import protocol_of
+from peftmark.benchmark.plan.runs import Request, plan
+from peftmark.benchmark.run.evaluation import predictions_sha256
+from peftmark.benchmark.run.run import load_task, run
 from peftmark.registry import METHODS
 
 TASK, BACKBONE = "embedded/digits", "embedded/vit"

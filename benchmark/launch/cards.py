@@ -1,0 +1,100 @@
+"""Cards: what the board will show of methods, backbones and tasks, written beside the records."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...methods import make_method
+from ...registry import BACKBONES, METHODS, TASKS, Entry
+from ...results import Card, write_card, write_manifest
+from ...results.cards import Kind, card_path
+from ...tasks import Task, TaskData
+
+_ROWS, _COLUMNS, _CELL = 2, 6, 40
+_written: set[tuple[Path, str, str]] = set()
+
+
+def describe_pair(root: Path, method: str, backbone: str) -> None:
+    """Write the cards of a method and a backbone, where this process has not yet."""
+    if _first(root, "methods", method):
+        entry = METHODS.entry(method)
+        facts = {**entry.metadata, "defaults": make_method(method).config()}
+        write_card(root, "methods", _card(method, entry, entry.family, facts))
+    if _first(root, "backbones", backbone):
+        found = BACKBONES.entry(backbone)
+        write_card(root, "backbones", _card(backbone, found, found.family, dict(found.metadata)))
+
+
+def describe_task(root: Path, task: Task, data: TaskData) -> None:
+    """Write the card of a task, and the manifest of what was drawn for it, where this process has not yet."""
+    drawn = (root, "manifests", f"{task.name}, draw {task.draw}")
+    if drawn not in _written and (manifest := task.manifest()) is not None:
+        write_manifest(root, manifest)
+    _written.add(drawn)
+    if _first(root, "tasks", task.name):
+        picture, labels = sample_picture(data)
+        facts = {**task_facts(task, data), "sample_labels": labels}
+        write_card(root, "tasks", _card(task.name, TASKS.entry(task.name), task.group, facts), picture)
+
+
+def _first(root: Path, kind: Kind, name: str) -> bool:
+    key = (root, kind, name)
+    seen = key in _written and card_path(root, kind, name).exists()
+    _written.add(key)
+    return not seen
+
+
+def _card(name: str, entry: Entry[Any], family: str, facts: dict[str, Any]) -> Card:
+    return Card(name=name, family=family, doc=entry.doc, origin=entry.origin, facts=facts)
+
+
+def task_facts(task: Task, data: TaskData) -> dict[str, Any]:
+    """Track, metric, sizes and what guessing would give."""
+    chances = {name: 100.0 / len(split.class_names) for name, split in data.tests.items()}
+    return {
+        "track": task.track,
+        "metric": task.metric,
+        **({"preprocessing": task.preprocessing} if task.preprocessing else {}),
+        **({"warnings": list(data.warnings)} if data.warnings else {}),
+        "num_classes": len(data.train.class_names),
+        "chance_percent": round(task.headline(chances), 2),
+        "n_train": len(data.train),
+        "n_validation": len(data.validation),
+        "n_test": sum(len(split) for split in data.tests.values()),
+        "tests": {name: len(split) for name, split in data.tests.items()},
+    }
+
+
+def sample_picture(data: TaskData) -> tuple[bytes, list[str]]:
+    """A PNG of training examples and their labels: two rows of six images, or clips of 12 classes, a row each."""
+    train = data.train
+    if train.images.dim() == 5:
+        first = [int((train.labels == label).nonzero()[0]) for label in train.labels.unique()[: _ROWS * _COLUMNS]]
+        rows = [_cells(train.images[index]) for index in first]
+    else:
+        count = min(_ROWS * _COLUMNS, len(train))
+        first = torch.linspace(0, len(train) - 1, count).long().tolist()
+        rows = [_cells(train.images[first[start : start + _COLUMNS]]) for start in range(0, count, _COLUMNS)]
+    width = max(row.shape[-1] for row in rows)
+    sheet = torch.cat([F.pad(row, (0, width - row.shape[-1]), value=255) for row in rows], dim=-2)
+    buffer = io.BytesIO()
+    Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue(), [train.class_names[int(train.labels[index])] for index in first]
+
+
+def _cells(images: Tensor) -> Tensor:
+    """Images (N, 3, H, W) side by side, each enlarged without smoothing to about `_CELL` pixels: (3, h, N·w).
+
+    Those with sides of twice that or more are averaged down first.
+    """
+    images = F.avg_pool2d(images.float(), max(images.shape[-1] // _CELL, 1)).round().to(torch.uint8)
+    factor = max(round(_CELL / images.shape[-1]), 1)
+    cells = images.repeat_interleave(factor, dim=-1).repeat_interleave(factor, dim=-2)
+    return torch.cat(list(F.pad(cells, (0, 4, 0, 4), value=255)), dim=-1)

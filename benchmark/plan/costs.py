@@ -1,0 +1,88 @@
+"""Which profiles a suite, or a command, asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import torch
+
+from ...backbones import find_backbone
+from ...backbones.anatomy.quantized import check_held
+from ...errors import PeftmarkError
+from ...methods import make_method
+from ...registry import METHODS
+from ...results import CostSpec, check_recordable
+from .suite import ProfileBlock, Suite
+
+CLIP_LENGTH = 8
+"""Frames of the clips on which a video method is profiled."""
+
+
+def suite_costs(
+    suite: Suite,
+    methods: Sequence[str],
+    backbones: Sequence[str],
+    settings: Mapping[str, Any],
+    hardware_class: str | None,
+) -> list[CostSpec]:
+    """With methods and backbones of a request's own, the profiles of the suite's batches and variants on those."""
+    wanted = [name for pattern in methods for name in METHODS.expand(pattern)]
+    specs = []
+    for block in suite.profiles:
+        selected = block.selected()
+        if wanted:
+            listed = {method for method, _ in selected}
+            others = [
+                name for name in wanted if name not in listed and "image" in METHODS.entry(name).metadata["tracks"]
+            ]
+            selected = [(name, config) for name, config in selected if name in wanted] + [(n, {}) for n in others]
+        for backbone in backbones or block.backbones:
+            specs += cost_specs(backbone, selected, block, settings, hardware_class)
+    return list({spec.cost_id: spec for spec in specs}.values())
+
+
+def main_track(method: str) -> str:
+    """The track that a method is profiled for: the first that it declares."""
+    return str(METHODS.entry(method).metadata["tracks"][0])
+
+
+def cost_specs(
+    backbone: str,
+    methods: Sequence[tuple[str, Mapping[str, Any]]],
+    block: ProfileBlock,
+    settings: Mapping[str, Any],
+    hardware_class: str | None,
+) -> list[CostSpec]:
+    """What the methods cost on a backbone, in every variant of the block.
+
+    Args:
+        hardware_class: of what they are measured on; None where they are estimated only.
+
+    Raises:
+        PeftmarkError: on unknown names or settings.
+    """
+    with torch.device("meta"):
+        anatomy = find_backbone(backbone).build(pretrained=False)
+    specs = []
+    for variant in block.variants:
+        for name, config in methods:
+            made = make_method(name, {**config, **settings})
+            check_recordable(f"method {name!r}", made.config())
+            table = {
+                "method": {"name": METHODS.canonical(name), "version": made.version, "config": made.config()},
+                "backbone": anatomy.name,
+                "input_shape": (*([CLIP_LENGTH] * (main_track(name) == "video")), 3, *anatomy.image_size),
+                "num_classes": block.num_classes,
+                "batch_size": block.batch_size,
+                "hardware_class": hardware_class,
+                **variant,
+            }
+            try:
+                spec = msgspec.convert(table, CostSpec)
+            except msgspec.ValidationError as error:
+                raise PeftmarkError(f"what is to be profiled: {error}") from error
+            check_held(spec.frozen_dtype)
+            specs.append(spec)
+    return specs

@@ -1,0 +1,60 @@
+"""A plan held against a results folder: what is done, and what remains."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from ...errors import PeftmarkError
+from ...results import FINISHED, CostSpec, Store, decode_cost, decode_record
+from .runs import Spec
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A plan held against a results folder."""
+
+    todo: list[Spec]
+    done: Counter[str]
+    """Finished records by status."""
+    damaged: list[Path]
+    """Files under a planned record's name that are not it."""
+
+
+EXISTING = ("skip", "retry", "overwrite")
+
+
+def pending(specs: Sequence[Spec], store: Store, existing: str) -> Pending:
+    """What remains to be done.
+
+    Args:
+        existing: ``skip`` counts ok, unsupported, oom, diverged and timeout as finished, ``retry`` only ok,
+            ``overwrite`` nothing.
+    """
+    todo, damaged, done = [], [], Counter[str]()
+    paths = store.paths() | store.cost_paths()
+    finished = {"skip": FINISHED, "retry": frozenset({"ok"}), "overwrite": frozenset[str]()}[existing]
+    for spec in specs:
+        path = paths.get(spec.id)
+        try:
+            status = _status(spec, path) if path else None
+        except (PeftmarkError, OSError):
+            damaged.append(cast(Path, path))
+            status = None
+        if status in finished:
+            done[status] += 1
+        else:
+            todo.append(spec)
+    return Pending(todo, done, damaged)
+
+
+def _status(spec: Spec, path: Path) -> str:
+    """Raises PeftmarkError where the file does not hold the spec's record."""
+    decode = decode_cost if isinstance(spec, CostSpec) else decode_record
+    record = decode(path.read_bytes(), path)
+    if record.spec.id != spec.id:
+        raise PeftmarkError(f"{path} holds another record")
+    return record.status

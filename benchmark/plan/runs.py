@@ -1,0 +1,284 @@
+"""From what the user asked for to a list of specs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...backbones import find_backbone
+from ...backbones.anatomy.quantized import check_held
+from ...errors import PeftmarkError
+from ...methods import make_method
+from ...registry import METHODS, TASKS
+from ...results import (
+    FAITHFUL,
+    BackboneSpec,
+    CostSpec,
+    MethodSpec,
+    ProtocolSpec,
+    RunSpec,
+    TaskSpec,
+    check_recordable,
+)
+from ...tasks import draw_of, make_task
+from .costs import suite_costs
+from .preset import CHANGED, Settings, load_presets
+from .protocol import Protocol, load_protocol
+from .suite import Suite, find_suite
+
+
+@dataclass
+class Request:
+    """What ``peftmark run`` was asked for; empty selections mean the suite's own.
+
+    Attributes:
+        preset: ``faithful`` runs methods as their official repositories do, where these say how.
+        hardware_class: of the GPU on which profiles are measured; None estimates them.
+        partial: whether runs whose data or weights are not there are left out of the plan, which then lists them.
+
+    Raises (when planned):
+        PeftmarkError: on unknown names and settings, with the nearest known ones.
+    """
+
+    suite: str | None = None
+    methods: Sequence[str] = ()
+    backbones: Sequence[str] = ()
+    tasks: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
+    protocol_settings: Mapping[str, Any] = field(default_factory=dict)
+    protocol: str = "embedded-v1"
+    preset: str = ""
+    hardware_class: str | None = None
+    partial: bool = False
+
+
+Spec = RunSpec | CostSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Runs and profiles to be done, and what is needed to do them on this machine.
+
+    Attributes:
+        checkpoints: local weights files by sha256: a spec names weights by their hash, not by where they lie.
+        protocol: of the runs; None where there are only profiles.
+        wanted: how many runs were asked for, with those that cannot be planned, by task and by what its method's phases
+            are in the protocol's epochs.
+        absent: data and weights that are not there, with the reason.
+        notes: what a user should know of the plan, a line each.
+    """
+
+    specs: list[Spec]
+    checkpoints: dict[str, Path]
+    protocol: Protocol | None = None
+    wanted: Counter[tuple[str, float]] = field(default_factory=Counter)
+    absent: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def plan(request: Request) -> Plan:
+    """Every run of the request, once, in an order that keeps a task's runs together; then what is to be profiled."""
+    if "preset" in request.protocol_settings:
+        raise PeftmarkError(f"--set protocol.preset: a preset sets much else, so use --preset {FAITHFUL}")
+    suite = find_suite(request.suite) if request.suite else None
+    runs = _plan_runs(suite, request) if suite is None or suite.runs else Plan([], {})
+    costs: list[CostSpec] = []
+    if suite is not None and not request.tasks:
+        costs = suite_costs(suite, request.methods, request.backbones, request.method_settings, request.hardware_class)
+    return replace(runs, specs=[*runs.specs, *costs])
+
+
+def _plan_runs(suite: Suite | None, request: Request) -> Plan:
+    protocol_name = suite.protocol if suite else request.protocol
+    protocol = load_protocol(protocol_name, request.protocol_settings)
+    pairs = suite.pairs() if suite else []
+    pairs = _select(pairs, request)
+    if not pairs:
+        methods, tasks = ", ".join(request.methods) or "its methods", ", ".join(request.tasks) or "its tasks"
+        raise PeftmarkError(f"nothing to run in suite {request.suite}: {methods} cannot do {tasks} (another track)")
+    preset = request.preset or (suite.preset if suite else "")
+    prepared, notes = _with_presets(pairs, request) if preset else ([(pair, Settings()) for pair in pairs], [])
+    specs = _Specs(protocol_name, request)
+    seeds = request.seeds or (suite.seeds if suite else [0])
+    runs = [specs.make(*pair, seed, settings) for seed in seeds for pair, settings in prepared]
+    check_held(protocol.frozen_dtype)
+    if specs.absent and not request.partial:
+        raise PeftmarkError(_all_absent(specs.absent))
+    wanted = Counter(
+        (task, specs.epochs(method, config, settings))
+        for (_, task, method, config), settings in prepared
+        for _ in seeds
+    )
+    planned = {spec.run_id: spec for spec in runs if spec is not None}
+    return Plan(list(planned.values()), specs.checkpoints, protocol, wanted, specs.absent, notes)
+
+
+def _all_absent(absent: Mapping[str, str]) -> str:
+    first, *others = absent.values()
+    if not others:
+        return first
+    return f"{first}; {len(others)} more are missing (--dry-run lists them, --available runs what is there)"
+
+
+def _with_presets(pairs: Sequence[Pair], request: Request) -> tuple[list[tuple[Pair, Settings]], list[str]]:
+    """The pairs that there is a recipe for, with it, and notes on what the recipes leave out and who has none.
+
+    Raises:
+        PeftmarkError: where there is a recipe for none of them.
+    """
+    presets = load_presets()
+    prepared: list[tuple[Pair, Settings]] = []
+    without: dict[str, list[str]] = {}
+    for pair in pairs:
+        _, task, method, _ = pair
+        settings = presets[method].settings(task) if method in presets else None
+        if settings is None:
+            without.setdefault(method, []).append(task)
+        else:
+            changed = bool(request.method_settings or request.protocol_settings)
+            marked = {**settings.protocol, "preset": CHANGED if changed else FAITHFUL}
+            prepared.append((pair, Settings(protocol=marked, config=settings.config)))
+    if not prepared:
+        method, tasks = next(iter(without.items()))
+        has = f"its recipes are for {_tasks_of(method)}" if method in presets else f"there are {', '.join(presets)}"
+        raise PeftmarkError(f"no faithful preset of {method} for {tasks[0]}: {has}")
+    notes = [presets[method].describe() for method in dict.fromkeys(pair[2] for pair, _ in prepared)]
+    if without:
+        left_out = ", ".join(f"{name} ({_number(set(tasks))})" for name, tasks in without.items())
+        notes.append(f"not run, since there is no faithful preset: {left_out}")
+    return prepared, notes
+
+
+def _number(tasks: Collection[str]) -> str:
+    return f"{len(tasks)} task{'s' * (len(tasks) != 1)}"
+
+
+def _tasks_of(method: str) -> str:
+    return ", ".join(pattern for recipe in load_presets()[method].recipes for pattern in recipe.tasks)
+
+
+def _changed(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that differ from the protocol's own, as the protocol's types have them."""
+    plain, changed = load_protocol(name), load_protocol(name, settings)
+    values = {key: getattr(changed, key) for key in settings if getattr(changed, key) != getattr(plain, key)}
+    check_recordable(f"protocol {name}", values)
+    return values
+
+
+Pair = tuple[str, str, str, dict[str, Any]]
+
+
+def _select(pairs: list[Pair], request: Request) -> list[Pair]:
+    """The pairs that a request asks for.
+
+    With a suite, --task narrows it, --backbone and --method replace its backbones and methods: a user's own method
+    runs on the tasks of the suite that are of its track. Without one, the three are crossed.
+    """
+    methods = [name for pattern in request.methods for name in METHODS.expand(pattern)]
+    tasks = [name for pattern in request.tasks for name in TASKS.expand(pattern)]
+    backbones = list(request.backbones)
+    if not request.suite:
+        if not (methods and tasks and backbones):
+            raise PeftmarkError("without --suite, give at least one each of --method, --backbone and --task")
+        return [(backbone, task, method, {}) for backbone in backbones for task in tasks for method in methods]
+
+    absent = sorted(set(tasks) - {task for _, task, _, _ in pairs})
+    if absent:
+        raise PeftmarkError(
+            f"suite {request.suite} has no task {absent[0]}: give --method, --backbone and --task alone"
+        )
+    chosen: list[Pair] = []
+    for backbone, task in dict.fromkeys((backbone, task) for backbone, task, _, _ in pairs):
+        if tasks and task not in tasks:
+            continue
+        own = [(method, config) for b, t, method, config in pairs if (b, t) == (backbone, task)]
+        if methods:
+            track, known = TASKS.entry(task).metadata["track"], {method for method, _ in own}
+            others = [m for m in methods if m not in known and track in METHODS.entry(m).metadata["tracks"]]
+            own = [(m, config) for m, config in own if m in methods] + [(m, {}) for m in others]
+        chosen += [(b, task, method, config) for b in backbones or [backbone] for method, config in own]
+    return chosen
+
+
+class _Specs:
+    """Makes specs; remembers what is costly to find out (weights' hashes, split hashes)."""
+
+    def __init__(self, protocol: str, request: Request) -> None:
+        self.protocol = protocol
+        self.request = request
+        self.protocols: dict[str, ProtocolSpec] = {}
+        self.backbones: dict[tuple[str, bool], BackboneSpec] = {}
+        self.tasks: dict[tuple[str, int], TaskSpec] = {}
+        self.checkpoints: dict[str, Path] = {}
+        self.absent: dict[str, str] = {}
+
+    def make(
+        self, backbone: str, task: str, method: str, config: Mapping[str, Any], seed: int, preset: Settings
+    ) -> RunSpec | None:
+        """The request's own settings go before the preset's, which go before the suite's.
+
+        None where the data or the weights are not there, which `absent` then says.
+        """
+        made = make_method(method, {**config, **preset.config, **self.request.method_settings})
+        check_recordable(f"method {method!r}", made.config())
+        built, data = self._backbone(backbone, made.pretrained), self._task(task, draw_of(task, seed))
+        if built is None or data is None:
+            return None
+        return RunSpec(
+            method=MethodSpec(name=method, version=made.version, config=made.config()),
+            backbone=built,
+            task=data,
+            protocol=self._protocol({**preset.protocol, **self.request.protocol_settings}),
+            seed=seed,
+        )
+
+    def epochs(self, method: str, config: Mapping[str, Any], preset: Settings) -> float:
+        """Of all phases of a method, in the protocol's own epochs."""
+        settings = {**config, **preset.config, **self.request.method_settings}
+        phases = sum(phase.epochs for phase in make_method(method, settings).phases())
+        own = load_protocol(self.protocol, self.request.protocol_settings).epochs
+        return phases * preset.protocol.get("epochs", own) / own if own else phases
+
+    def _protocol(self, settings: Mapping[str, Any]) -> ProtocolSpec:
+        key = repr(sorted(settings.items()))
+        if key not in self.protocols:
+            plain = load_protocol(self.protocol)
+            overrides = _changed(self.protocol, settings)
+            self.protocols[key] = ProtocolSpec(name=plain.name, version=plain.version, overrides=overrides)
+        return self.protocols[key]
+
+    def _backbone(self, name: str, pretrained: bool) -> BackboneSpec | None:
+        key, label = (name, pretrained), f"backbone {name}"
+        if key not in self.backbones:
+            builder = find_backbone(name)
+            if pretrained and label in self.absent:
+                return None
+            try:
+                weights = builder.weights_id(pretrained)
+            except PeftmarkError as error:
+                self.absent[label] = str(error)
+                return None
+            if pretrained and builder.checkpoint is not None:
+                self.checkpoints[weights] = builder.checkpoint.resolve()
+            self.backbones[key] = BackboneSpec(name=builder.name, weights=weights)
+        return self.backbones[key]
+
+    def _task(self, name: str, draw: int) -> TaskSpec | None:
+        key, label = (name, draw), f"task {name}"
+        if key not in self.tasks:
+            task = make_task(name, draw)
+            if label in self.absent:
+                return None
+            try:
+                split = task.split_sha256()
+            except PeftmarkError as error:
+                self.absent[label] = str(error)
+                return None
+            self.tasks[key] = TaskSpec(
+                name=name, version=task.version, split_sha256=split, preprocessing=task.preprocessing
+            )
+        return self.tasks[key]

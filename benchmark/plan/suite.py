@@ -1,0 +1,128 @@
+"""Suites: which methods run on which backbones and tasks, and what is profiled, as TOML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from ...errors import PeftmarkError
+from ...registry import METHODS, SUITES, TASKS, suite_entry
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[runs]]``: every method of the block on every task of the block.
+
+    Attributes:
+        methods: names, wildcards on ``name`` or ``family/name`` (which select among the methods of the tasks' track),
+            or tables with a ``name`` and hyper-parameters.
+        exclude: names or wildcards of what the wildcards of `methods` leave out.
+    """
+
+    backbone: str
+    tasks: list[str]
+    methods: list[str | dict[str, Any]]
+    exclude: list[str] = []
+
+
+class ProfileBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[profiles]]``: what every method of the block costs on every backbone of the block, in every variant.
+
+    Attributes:
+        methods, exclude: as of a `Block`; wildcards select among the methods of the image track.
+        variants: tables of ``precision``, ``frozen_dtype`` and ``gradient_checkpointing``; an empty one is the plain
+            float32 step.
+    """
+
+    backbones: list[str]
+    methods: list[str | dict[str, Any]]
+    exclude: list[str] = []
+    batch_size: int
+    num_classes: int
+    variants: list[dict[str, Any]] = msgspec.field(default_factory=lambda: [{}])
+
+    def selected(self) -> list[tuple[str, dict[str, Any]]]:
+        """(method, config) of the block, in the file's order."""
+        exclude = {name for pattern in self.exclude for name in METHODS.expand(pattern)}
+        return [pair for item in self.methods for pair in _methods(item, "image", exclude)]
+
+
+class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A suite file.
+
+    Attributes:
+        protocol: a protocol file's stem; a suite without `runs` needs none.
+        preset: ``faithful``: the methods that have a recipe are run as their repositories do, the others not at all.
+    """
+
+    description: str
+    protocol: str = ""
+    preset: Literal["", "faithful"] = ""
+    seeds: tuple[int, ...] = (0,)
+    runs: list[Block] = []
+    profiles: list[ProfileBlock] = []
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not (self.runs or self.profiles):
+            raise ValueError("a suite needs [[runs]] or [[profiles]]")
+        if self.runs and not self.protocol:
+            raise ValueError("[[runs]] need a protocol")
+
+    def pairs(self) -> list[tuple[str, str, str, dict[str, Any]]]:
+        """(backbone, task, method, config) of every run, in the file's order, without seeds.
+
+        Raises:
+            PeftmarkError: where a name is unknown or a wildcard matches nothing.
+        """
+        pairs = []
+        for block in self.runs:
+            exclude = {name for pattern in block.exclude for name in METHODS.expand(pattern)}
+            for task in (name for pattern in block.tasks for name in TASKS.expand(pattern)):
+                track = TASKS.entry(task).metadata["track"]
+                for item in block.methods:
+                    for method, config in _methods(item, track, exclude):
+                        pairs.append((block.backbone, task, method, config))
+        return pairs
+
+
+def _methods(item: str | dict[str, Any], track: str, exclude: set[str]) -> list[tuple[str, dict[str, Any]]]:
+    if isinstance(item, dict):
+        config = dict(item)
+        name = config.pop("name", None)
+        if not isinstance(name, str):
+            raise PeftmarkError(f"a method table needs a name: {item}")
+        return [(METHODS.canonical(name), config)]
+    names = METHODS.expand(item)
+    if any(character in item for character in "*?["):
+        names = [n for n in names if track in METHODS.entry(n).metadata["tracks"] and n not in exclude]
+    return [(name, {}) for name in names]
+
+
+def parse_suite(name: str, table: Mapping[str, Any], origin: str) -> Suite:
+    """Check a suite's table.
+
+    Raises:
+        PeftmarkError: where a key is missing, unknown or of the wrong type; it names the file.
+    """
+    try:
+        return msgspec.convert({**table, "name": name}, Suite)
+    except msgspec.ValidationError as error:
+        raise PeftmarkError(f"suite {origin}: {error}") from error
+
+
+def find_suite(name: str) -> Suite:
+    """A suite by name, or by the path of a TOML file.
+
+    Raises:
+        PeftmarkError: on an unknown name or a file that is not a suite.
+    """
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise PeftmarkError(f"no suite file {name}")
+        suite: Suite = suite_entry(path).load()
+        return suite
+    return SUITES[name]

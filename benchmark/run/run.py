@@ -1,0 +1,245 @@
+"""One run: a spec in, a record out, whatever happens in between."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from ...backbones import RANDOM, Anatomy, find_backbone
+from ...errors import PeftmarkError, Unsupported
+from ...methods import AdaptedModel, Classifier, OpenVocabularyClassifier, make_method
+from ...registry import METHODS
+from ...results import (
+    SCHEMA_VERSION,
+    BackboneSpec,
+    ErrorInfo,
+    Params,
+    PhaseCost,
+    Quality,
+    RunRecord,
+    RunSpec,
+    Storage,
+    TestFigure,
+    Time,
+    write_atomically,
+)
+from ...tasks import Task, TaskData, draw_of, make_task
+from ..environment import environment
+from ..plan.preset import load_presets
+from ..plan.protocol import protocol_of
+from .evaluation import Evaluator, predictions_sha256
+from .failures import describe_error, status_of
+from .inputs import TRAIN, Inputs, TrainingBatches
+from .memory_savings import hold_frozen
+from .normalize import Preprocess
+from .prefix_cache import PrefixCache
+from .training import Curve, Trainer
+
+
+@dataclass
+class _Progress:
+    """Where a run is, and what is known so far: a failure reports it."""
+
+    phase: str = "setup"
+    seconds: dict[str, float] = field(default_factory=dict)
+    data_sha256: str | None = None
+    data_warnings: tuple[str, ...] = ()
+    params: Params | None = None
+    storage: Storage | None = None
+    phases: list[PhaseCost] = field(default_factory=list)
+    found: dict[str, Any] = field(default_factory=dict)
+
+    @contextmanager
+    def enter(self, phase: str) -> Iterator[None]:
+        self.phase = phase
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+
+
+def run(
+    spec: RunSpec,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    adapter_file: Path | None = None,
+    cache: PrefixCache | None = None,
+) -> RunRecord:
+    """Carry out a run. Never raises for what a run can do wrong: the record's status says it.
+
+    Args:
+        checkpoint: the weights file, where the spec's weights are not the backbone's own.
+        adapter_file: where the trained tensors are saved (safetensors); None does not save them.
+        cache: what this process keeps from run to run of frozen prefixes' outputs; None computes them in every step.
+    """
+    progress = _Progress()
+    try:
+        quality = _run(spec, device, checkpoint, adapter_file, cache, progress)
+    except Exception as error:
+        return _record(spec, device, progress, status=status_of(error), error=describe_error(error, progress.phase))
+    return _record(spec, device, progress, status="ok", quality=quality)
+
+
+def _run(
+    spec: RunSpec,
+    device: torch.device,
+    checkpoint: Path | None,
+    adapter_file: Path | None,
+    cache: PrefixCache | None,
+    progress: _Progress,
+) -> Quality:
+    protocol = protocol_of(spec.protocol)
+    with progress.enter("data"):
+        draw = draw_of(spec.task.name, spec.seed)
+        task, data = load_task(spec.task.name, draw)
+        progress.data_warnings = data.warnings
+        progress.data_sha256 = _data_sha256(spec.task.name, draw)
+    with progress.enter("setup"):
+        model = _build(spec, checkpoint, task, data).to(device)
+        bare = None if spec.backbone.weights == RANDOM else _pretrained(spec.backbone, checkpoint)
+        inputs = Inputs(model, spec, data, Preprocess(model.anatomy, device, protocol.normalization), cache, bare)
+        phases = model.method.phases()
+        last = max((index for index, phase in enumerate(phases) if phase.epochs > 0), default=0)
+        # what a method chooses by validation figures, it chooses before the phase that ends in the tested model
+        inputs.train_on(protocol.final_training if last == 0 else TRAIN)
+        model.method.prepare(model, TrainingBatches(inputs, protocol.batch_size))
+        hold_frozen(model, protocol.frozen_dtype)
+        progress.params = count_parameters(model)
+    evaluator = Evaluator(model, task, data, inputs, protocol.precision)
+    trainer = Trainer(
+        model,
+        inputs,
+        data.train.class_names,
+        task.templates,
+        protocol,
+        learning_rate=protocol.learning_rate_of(spec.method.name, METHODS.entry(spec.method.name).family),
+        seed=spec.seed,
+        validation=evaluator.validation,
+    )
+    curve: Curve = []
+    for index, phase in enumerate(phases):
+        if index == last:
+            inputs.train_on(protocol.final_training)
+        with progress.enter("train" if index == last else "tuning"):
+            of_phase, cost = trainer.train(phase)
+        curve = of_phase or curve
+        if len(phases) > 1:
+            progress.phases.append(cost)
+            progress.params = count_parameters(model)  # a phase may have changed what is trained
+    progress.found = model.method.found()
+    with progress.enter("evaluation"):
+        validation = evaluator.validation() if evaluator.validates else None
+        predictions, figures = evaluator.tests()
+        variants = evaluator.variants()
+    adapter = safetensors.torch.save(model.adapter_state_dict())
+    progress.storage = Storage(adapter_bytes=len(adapter))
+    if adapter_file is not None:
+        write_atomically(adapter_file, adapter)
+    return Quality(
+        metric=task.metric,
+        validation=validation,
+        test=task.headline(figures),
+        tests={name: TestFigure(value=value, n=len(data.tests[name])) for name, value in figures.items()},
+        n_test=sum(len(split) for split in data.tests.values()),
+        predictions_sha256=predictions_sha256(predictions),
+        curve=curve,
+        variants=variants,
+    )
+
+
+def _build(spec: RunSpec, checkpoint: Path | None, task: Task, data: TaskData) -> AdaptedModel:
+    track = task.track
+    method = make_method(spec.method.name, spec.method.config)
+    tracks = METHODS.entry(spec.method.name).metadata["tracks"]
+    if track not in tracks:
+        raise Unsupported(f"{spec.method.name} is for {', '.join(tracks)} tasks; {task.name} is {track}")
+    torch.manual_seed(spec.seed)
+    anatomy = _backbone(spec.backbone, checkpoint)
+    torch.manual_seed(spec.seed)  # whether the backbone came from the cache must not show in what follows
+    if track == "open_vocabulary":
+        return OpenVocabularyClassifier(anatomy, method, data.train.class_names, task.templates)
+    return Classifier(anatomy, method, len(data.train.class_names), task.num_frames)
+
+
+def _backbone(spec: BackboneSpec, checkpoint: Path | None) -> Anatomy:
+    """A fresh backbone: drawn anew where its weights are random, else a copy of the one that is loaded."""
+    if spec.weights == RANDOM:
+        return find_backbone(spec.name).build(pretrained=False)
+    return copy.deepcopy(_pretrained(spec, checkpoint))
+
+
+@lru_cache(maxsize=2)
+def _pretrained(spec: BackboneSpec, checkpoint: Path | None) -> Anatomy:
+    backbone = find_backbone(spec.name if checkpoint is None else f"{spec.name}@{checkpoint}")
+    if backbone.weights_id(pretrained=True) != spec.weights:
+        raise PeftmarkError(f"the weights of {spec.name} changed since the run was planned: run the command again")
+    return backbone.build(pretrained=True)
+
+
+@lru_cache(maxsize=2)
+def load_task(name: str, draw: int = 0) -> tuple[Task, TaskData]:
+    """A task, as runs of a draw see it, and its data; kept, since the runs of a task follow one another."""
+    task = make_task(name, draw)
+    return task, task.load()
+
+
+@lru_cache(maxsize=64)
+def _data_sha256(name: str, draw: int) -> str:
+    return load_task(name, draw)[1].sha256()
+
+
+def count_parameters(model: AdaptedModel) -> Params:
+    """The five numbers of MEASUREMENT.md."""
+    return Params(
+        trainable=model.trainable_parameters(),
+        trainable_without_head=model.trainable_parameters(include_head=False),
+        stored=sum(tensor.numel() for tensor in model.adapter_state_dict().values()),
+        added_at_inference=0 if model.anatomy.mergeable else model.inserted_parameters(),
+        total=sum(parameter.numel() for parameter in model.parameters()),
+    )
+
+
+def _record(spec: RunSpec, device: torch.device, progress: _Progress, **outcome: Any) -> RunRecord:
+    return RunRecord(
+        schema_version=SCHEMA_VERSION,
+        run_id=spec.run_id,
+        spec=spec,
+        time_s=Time(**{phase: round(seconds, 3) for phase, seconds in progress.seconds.items()}),
+        env=environment(device, progress.data_sha256, progress.data_warnings),
+        created=now(),
+        protocol_deviation=deviation(spec),
+        params=progress.params,
+        storage=progress.storage,
+        phases=progress.phases,
+        found=progress.found,
+        **outcome,
+    )
+
+
+def failed_record(spec: RunSpec, device: torch.device, status: Any, error: ErrorInfo) -> RunRecord:
+    """The record of a run that could not report itself: it ran out of time, or its worker died."""
+    return _record(spec, device, _Progress(), status=status, error=error)
+
+
+def deviation(spec: RunSpec) -> str | None:
+    """What of the protocol was changed, for people; None where nothing was."""
+    changed = ", ".join(f"{key}={value}" for key, value in sorted(spec.protocol.overrides.items()))
+    preset = load_presets().get(spec.method.name)
+    if spec.protocol.faithful and preset is not None:
+        return preset.describe()  # the same for all of its tasks; what is set for one is in the spec
+    return f"protocol {spec.protocol.name}-v{spec.protocol.version} with {changed}" if changed else None
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,194 @@
+"""Training under a protocol."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+import torch
+from torch import Tensor
+
+from ...methods import AdaptedModel, Context, Phase
+from ...results import PhaseCost
+from ..plan.protocol import Protocol
+from .failures import Diverged
+from .inputs import Inputs, Lazily
+from .memory_savings import autocast, checkpointed
+
+Curve = list[dict[str, float]]
+
+
+@dataclass
+class Trainer:
+    """Carries out the phases of a method's training.
+
+    Attributes:
+        inputs: of the training split, with the labels.
+        learning_rate: of the protocol, for this method; a phase may scale it.
+        seed: decides the order of the data.
+        validation: the model's accuracy on the validation split as it is, in percent.
+    """
+
+    model: AdaptedModel
+    inputs: Inputs
+    class_names: tuple[str, ...]
+    templates: tuple[str, ...]
+    protocol: Protocol
+    learning_rate: float
+    seed: int
+    validation: Callable[[], float]
+
+    def train(self, phase: Phase) -> tuple[Curve, PhaseCost]:
+        """Carry out one phase; an entry an epoch (see `train`) and what it took."""
+        start, evaluations = time.perf_counter(), 0
+
+        def accuracy() -> float:
+            nonlocal evaluations
+            evaluations += 1
+            return self.validation()
+
+        self.model.method.begin_phase(phase.name, self.model, accuracy)
+        protocol = msgspec.structs.replace(self.protocol, epochs=round(self.protocol.epochs * phase.epochs))
+        labels = self.inputs.labels
+        steps = steps_per_epoch(len(labels), protocol)
+        context = Context(protocol.epochs, steps, self.class_names, self.templates)
+        rate = self.learning_rate * phase.learning_rate
+        curve: Curve = []
+        if protocol.epochs > 0 and _trained(self.model):
+            # asked now: the phases before, or the beginning of this one, may have changed what is frozen
+            first, images = self.inputs.training(protocol.batch_size, protocol.precision)
+            curve = train(self.model, images, labels, protocol, rate, context, self.seed, first)
+        return curve, PhaseCost(
+            name=phase.name,
+            epochs=len(curve),
+            steps=context.step,
+            evaluations=evaluations,
+            seconds=round(time.perf_counter() - start, 3),
+        )
+
+
+def train(
+    model: AdaptedModel,
+    images: Tensor | Lazily,
+    labels: Tensor,
+    protocol: Protocol,
+    learning_rate: float,
+    context: Context,
+    seed: int,
+    start: int = 0,
+) -> Curve:
+    """Train what is trainable, in place; a model with nothing to train is left alone.
+
+    Args:
+        images: preprocessed (N, …), or what segment `start` of the backbone reads of them; perhaps on the host.
+        labels: (N,), on the model's device.
+        seed: decides the order of the data.
+
+    Returns:
+        One entry an epoch: ``epoch``, ``train_loss`` (mean over the epoch's images), ``learning_rate`` (its last).
+
+    Raises:
+        Diverged: on a loss that is not finite; found at the end of the epoch.
+    """
+    trained = _trained(model)
+    if not trained or protocol.epochs == 0:
+        return []
+    optimizer = _optimizer(trained, protocol, learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _schedule(step / context.steps_per_epoch, protocol)
+    )
+    order = torch.Generator().manual_seed(seed)
+    curve = []
+    model.train()
+    for epoch in range(protocol.epochs):
+        context.epoch = epoch
+        losses = _Losses(epoch)
+        with losses:
+            for batch, batch_labels in _batches(images, labels, protocol.batch_size, order):
+                rate = optimizer.param_groups[0]["lr"]
+                optimizer.zero_grad(set_to_none=True)  # before the forward pass, which would hold them on its peak
+                recomputing = checkpointed(model.anatomy, protocol.gradient_checkpointing)
+                with recomputing, autocast(protocol.precision, labels.device), model.start_from(start):
+                    loss = model.method.loss(model, batch, batch_labels, context)
+                losses.add(loss, rate, len(batch))
+                loss.backward()
+                model.method.after_backward(model, context)
+                model.optimizer_step(optimizer)
+                context.step += 1
+                model.method.after_step(model, context)
+                schedule.step()
+        curve.append(
+            {"epoch": float(epoch + 1), "train_loss": losses.total / len(labels), "learning_rate": losses.rates[-1]}
+        )
+    return curve
+
+
+def _trained(model: AdaptedModel) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+class _Losses:
+    """The losses of an epoch's batches, looked at when it ends: to read each one would let a GPU wait for the host."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.losses: list[Tensor] = []
+        self.rates: list[float] = []
+        self.sizes: list[int] = []
+        self.total = 0.0
+        """Σ loss · images."""
+
+    def add(self, loss: Tensor, rate: float, size: int) -> None:
+        self.losses.append(loss.detach())
+        self.rates.append(rate)
+        self.sizes.append(size)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        """Raises Diverged for the first loss that is not finite, also in place of an error that it has led to."""
+        values = torch.stack(self.losses).flatten().tolist() if self.losses else []
+        for value, rate, size in zip(values, self.rates, self.sizes, strict=True):
+            if not math.isfinite(value):
+                raise Diverged(f"the loss is {value} in epoch {self.epoch + 1}, at learning rate {rate:.3g}")
+            self.total += value * size
+
+
+def steps_per_epoch(n: int, protocol: Protocol) -> int:
+    return math.ceil(n / protocol.batch_size)
+
+
+def _batches(
+    images: Tensor | Lazily, labels: Tensor, size: int, order: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """An epoch's batches, on the labels' device; each index is sent to it once an epoch, not once a step."""
+    permutation = torch.randperm(len(labels), generator=order)
+    chosen_images, chosen_labels = (permutation.to(device).split(size) for device in (images.device, labels.device))
+    for at, labels_at in zip(chosen_images, chosen_labels, strict=True):
+        yield images[at].to(labels.device), labels[labels_at]
+
+
+def _optimizer(parameters: list[torch.nn.Parameter], protocol: Protocol, rate: float) -> torch.optim.Optimizer:
+    """Decay is for matrices: it would pull a bias, norm or scale to zero, not towards the backbone's value."""
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": protocol.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if protocol.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=rate)
+
+
+def _schedule(epoch: float, protocol: Protocol) -> float:
+    """The share of the learning rate at a (fractional) epoch: linear warm-up, then cosine to zero."""
+    if epoch < protocol.warmup_epochs:
+        return (epoch + 1e-3) / protocol.warmup_epochs  # not zero: the first step must move something
+    if protocol.schedule == "constant":
+        return 1.0
+    rest = max(protocol.epochs - protocol.warmup_epochs, 1e-9)
+    return 0.5 * (1 + math.cos(math.pi * min((epoch - protocol.warmup_epochs) / rest, 1.0)))

@@ -1,0 +1,387 @@
+"""Records to tables: one per track, backbone and protocol, a row per method configuration, a cell per task.
+
+The rules of the ranking live here:
+
+- A cell is the mean over seeds of one configuration on one task. A seed that failed makes the cell incomplete.
+- A row is ranked if all its cells are complete, by the unweighted mean over the table's tasks. A task counts where at
+  least one undeviating run on it succeeded.
+- Runs that depart from the protocol have rows of their own, which are not ranked; so have older versions of a method.
+- Runs on another version or split of a task than most are left out of the tables and said to be.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from ...results import FAITHFUL, RunRecord, canonical_json
+from ..configurations import anchor, common_config, common_settings, differences, grouped
+from ..costs.sheet import CostRow, Efficiency
+from ..entries import GROUPS, TRACKS, Catalogue, Entry, place
+from ..formatting import exact, figure, plain, spread
+from ..summary import Summary, mean_over_tasks, ranks
+from .table import Board, Cell, Column, Figure, Group, Parameters, Row, State, Table, TaskColumns, Track
+
+SECTIONED = ("openvocab",)
+"""Tracks in which a mean over groups of tasks would say nothing: a harmonic mean of base and new classes, few shots."""
+
+_STATES: tuple[State, ...] = ("ranked", "partial", "superseded", "deviation")
+
+
+def make_board(records: Iterable[RunRecord], catalogue: Catalogue, efficiency: Efficiency) -> Board:
+    """Sort records into tables and rank their rows; where a row's cost is known, it is put beside it."""
+    records = sorted(records, key=_order)
+    common = {
+        name: common_config(run.spec.method.config for run in runs)
+        for name, runs in grouped(records, lambda run: run.spec.method.name).items()
+    }
+    defaults = {name: catalogue.methods[name].defaults or config for name, config in common.items()}
+    left_out: dict[str, str] = {}
+    tracks = []
+    by_track = grouped(records, lambda run: catalogue.tasks[run.spec.task.name].track)
+    for key in sorted(by_track, key=lambda key: (place(key, tuple(TRACKS)), key)):
+        tables = []
+        for runs in _by_table(by_track[key], key, catalogue):
+            kept, reasons = _comparable(runs)
+            left_out |= reasons
+            tables.append(_table(key, kept, reasons, catalogue, defaults, efficiency))
+        tracks.append(Track(key, TRACKS.get(key, key.replace("_", " ").capitalize()), tables))
+    return Board(tracks, left_out)
+
+
+def _order(run: RunRecord) -> tuple[str, str, str, int, str]:
+    spec = run.spec
+    return (spec.task.name, spec.backbone.name, spec.method.name, spec.seed, run.run_id)
+
+
+def _section(run: RunRecord, track: str, catalogue: Catalogue) -> str:
+    """What has a table of its own in a track whose groups of tasks are benchmarks by themselves; else nothing."""
+    return catalogue.tasks[run.spec.task.name].family if track in SECTIONED else ""
+
+
+def _by_table(runs: Iterable[RunRecord], track: str, catalogue: Catalogue) -> list[list[RunRecord]]:
+    """One list per backbone, its weights and protocol, and section.
+
+    Runs from random weights share the table of the pretrained ones, to compare them with, where those are of one kind.
+    """
+    tables: list[list[RunRecord]] = []
+    groups = grouped(
+        runs,
+        lambda run: (
+            run.spec.backbone.name,
+            run.spec.protocol.name,
+            run.spec.protocol.version,
+            _section(run, track, catalogue),
+        ),
+    )
+    for _, group in sorted(groups.items()):
+        weights = grouped(group, lambda run: run.spec.backbone.weights)
+        if len(set(weights) - {"random"}) > 1:
+            tables += [weights[key] for key in sorted(weights)]
+        else:
+            tables.append(group)
+    return tables
+
+
+def _comparable(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], dict[str, str]]:
+    """Drop what was measured on other data: older task versions, and for one seed other splits than the commonest."""
+    newest: dict[str, int] = {}
+    splits: defaultdict[tuple[str, int, int], Counter[str]] = defaultdict(Counter)
+    for run in runs:
+        task = run.spec.task
+        newest[task.name] = max(task.version, newest.get(task.name, task.version))
+        splits[task.name, task.version, run.spec.seed][task.split_sha256] += 1
+    common = {key: min(counts, key=lambda split: (-counts[split], split)) for key, counts in splits.items()}
+    kept, reasons = [], {}
+    for run in runs:
+        task = run.spec.task
+        if task.version != newest[task.name]:
+            reasons[run.run_id] = f"version {task.version} of {task.name}, which is at version {newest[task.name]}"
+        elif task.split_sha256 != common[task.name, task.version, run.spec.seed]:
+            reasons[run.run_id] = f"another split of {task.name} than most runs have"
+        else:
+            kept.append(run)
+    return kept, reasons
+
+
+def _deviation(run: RunRecord) -> str:
+    """What departs from the protocol, the empty string where nothing does.
+
+    Of a faithful preset, what holds for all of its tasks: its settings differ from task to task.
+    """
+    if run.spec.protocol.faithful:
+        return run.protocol_deviation or FAITHFUL
+    overrides = [f"{key}={plain(value)}" for key, value in sorted(run.spec.protocol.overrides.items())]
+    stated = run.protocol_deviation or ""
+    return "; ".join([*overrides, *([stated] if stated else [])])
+
+
+def _table(
+    track: str,
+    runs: list[RunRecord],
+    reasons: Mapping[str, str],
+    catalogue: Catalogue,
+    defaults: Mapping[str, Mapping[str, Any]],
+    efficiency: Efficiency,
+) -> Table:
+    spec = runs[0].spec
+    backbone = catalogue.backbones[spec.backbone.name]
+    weights = tuple(sorted({run.spec.backbone.weights for run in runs}))
+    section = _section(runs[0], track, catalogue)
+    identity = (track, backbone.name, *weights, spec.protocol.name, spec.protocol.version, *([section] * bool(section)))
+    sheet = efficiency.main_sheet(backbone.name)
+    costs = sheet.by_method if sheet else {}
+    rows = _rows(runs, identity, catalogue, defaults, _size(runs, backbone), costs)
+    mean, groups = _columns(runs, rows, catalogue)
+    counted = [task.task.name for group in groups for task in group.tasks if task.counts]
+    for row in rows:
+        covered = [name for name in counted if name in row.cells and row.cells[name].complete]
+        if row.state == "ranked" and len(covered) < len(counted):
+            row.state, row.remark = "partial", f"not ranked: covers {len(covered)} of {len(counted)} tasks"
+        row.mean = _mean(row, counted)
+        row.figures = _figures(row, mean, groups)
+    _rank(rows)
+    return Table(
+        key=anchor("table", *identity),
+        track=track,
+        backbone=backbone,
+        weights=weights,
+        protocol=spec.protocol.name,
+        protocol_version=spec.protocol.version,
+        section=section,
+        mean=mean,
+        groups=groups,
+        rows=rows,
+        seeds=max((figure.summary.n for row in rows for figure in row.figures if figure.summary), default=0),
+        notes=_notes(runs, reasons),
+        cost_shape=sheet.shape if sheet and any(row.cost for row in rows) else None,
+    )
+
+
+def _size(runs: Iterable[RunRecord], backbone: Entry) -> float | None:
+    """A backbone's own parameters: as its card says, or those of the smallest model without its head built on it."""
+    without_head = [
+        run.params.total - run.params.trainable + run.params.trainable_without_head for run in runs if run.params
+    ]
+    return backbone.number("parameters") or min(without_head, default=None)
+
+
+def _rows(
+    runs: Sequence[RunRecord],
+    table: tuple[Any, ...],
+    catalogue: Catalogue,
+    defaults: Mapping[str, Mapping[str, Any]],
+    size: float | None,
+    costs: Mapping[tuple[str, int, bytes], CostRow],
+) -> list[Row]:
+    """A row for each configuration of each version of a method, and for each departure from the protocol."""
+    mixed = len({run.spec.backbone.weights for run in runs}) > 1
+    methods = grouped(runs, lambda run: run.spec.method.name)
+    versions = {name: sorted({run.spec.method.version for run in group}) for name, group in methods.items()}
+
+    def key(run: RunRecord) -> tuple[str, int, bytes, int, bool, str]:
+        method, random = run.spec.method, mixed and run.spec.backbone.weights == "random"
+        config = {} if run.spec.protocol.faithful else method.config  # a recipe sets what it likes for each task
+        return (method.name, method.version, canonical_json(config), run.spec.trial, random, _deviation(run))
+
+    rows = []
+    for (name, version, config, trial, random, deviation), group in grouped(runs, key).items():
+        faithful = group[0].spec.protocol.faithful
+        badges = [f"trial {trial}"] if trial else []
+        badges += ["random weights"] if random else []
+        badges += [f"v{version}"] if len(versions[name]) > 1 else []
+        state: State = "ranked"
+        remark = ""
+        if version != versions[name][-1]:
+            state, remark = "superseded", f"not ranked: the method is at version {versions[name][-1]}"
+        if deviation:
+            state, remark = "deviation", f"not ranked: departs from the protocol ({deviation})"
+            badges.append(FAITHFUL if faithful else "deviation")
+        cells = {
+            task: Cell(tuple(sorted(cell, key=lambda run: run.spec.seed)))
+            for task, cell in grouped(group, lambda run: run.spec.task.name).items()
+        }
+        settings = common_settings([run.spec.method.config for run in group])
+        rows.append(
+            Row(
+                key=anchor("row", *table, name, version, config.decode(), trial, random, deviation),
+                method=catalogue.methods[name],
+                version=version,
+                config=settings,
+                differences=() if faithful else differences(settings, defaults[name]),
+                badges=tuple(badges),
+                state=state,
+                remark=remark,
+                cells=cells,
+                parameters=_parameters(group, size),
+                cost=None if faithful else costs.get((name, version, config)),
+            )
+        )
+    return rows
+
+
+def _parameters(runs: Iterable[RunRecord], size: float | None) -> Parameters | None:
+    values = sorted(run.params.trainable_without_head for run in runs if run.params and run.status == "ok")
+    if not values:
+        return None
+    median = values[len(values) // 2]
+    return Parameters(median, values[0], values[-1], median / size if size else None)
+
+
+def _columns(
+    runs: Sequence[RunRecord], rows: Sequence[Row], catalogue: Catalogue
+) -> tuple[Column | None, tuple[Group, ...]]:
+    """The overall mean, where there is more than one task, and the tasks in their groups."""
+    versions = {run.spec.task.name: run.spec.task.version for run in runs}
+    standard = {
+        name for row in rows if row.state == "ranked" for name, cell in row.cells.items() if cell.values
+    } or set(versions)
+    index = 0
+
+    def column(kind: Literal["mean", "group", "task", "part"], label: str, title: str, starts: bool = False) -> Column:
+        nonlocal index
+        index += 1
+        return Column(index - 1, kind, label, title, starts)
+
+    mean = column("mean", "Mean", f"unweighted mean over {len(standard)} tasks") if len(standard) > 1 else None
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(versions):
+        names[catalogue.tasks[name].family].append(name)
+    groups = []
+    for group in sorted(names, key=lambda group: (place(group, GROUPS), group)):
+        members = names[group]
+        several = len(names) > 1 and sum(name in standard for name in members) > 1
+        group_mean = column("group", "mean", f"unweighted mean over the {group} tasks", True) if several else None
+        tasks: list[TaskColumns] = []
+        for name in members:
+            metric, parts = _parts([run for run in runs if run.spec.task.name == name])
+            task = catalogue.tasks[name]
+            chance = f", chance {figure(task.chance)}" if task.chance is not None else ""
+            label, starts = (metric if parts else task.short), bool(parts) or not (tasks or group_mean)
+            headline = column("task", label, f"{name}: {metric} in percent{chance}", starts)
+            columns = tuple(column("part", part, f"{name}: {part}, in percent") for part in parts)
+            tasks.append(TaskColumns(task, versions[name], headline, columns, name in standard))
+        groups.append(Group(group, group_mean, tuple(tasks)))
+    return mean, tuple(groups)
+
+
+def _parts(runs: Iterable[RunRecord]) -> tuple[str, list[str]]:
+    """The headline's name, and those of the test figures that are not the headline again."""
+    qualities = [run.quality for run in runs if run.quality is not None]
+    metrics = sorted({quality.metric for quality in qualities})
+    metric = (
+        "H" if metrics and metrics[0].lower().startswith("harmonic") else (metrics or ["test"])[0].replace("_", " ")
+    )
+    names = list(dict.fromkeys(name for quality in qualities for name in quality.tests))
+    if len(names) < 2:
+        return metric, []
+    same = [name for name in names if all(q.tests[name].value == q.test for q in qualities if name in q.tests)]
+    parts = [name for name in names if name not in same[:1]]
+    return (same[0] if same else metric), parts
+
+
+def _mean(row: Row, tasks: Sequence[str]) -> Summary | None:
+    """The mean over tasks, None unless the row covers them all."""
+    cells = [row.cells.get(name) for name in tasks]
+    values = [cell.values for cell in cells if cell is not None and cell.complete]
+    return mean_over_tasks(values) if tasks and len(values) == len(tasks) else None
+
+
+def _figures(row: Row, mean: Column | None, groups: Iterable[Group]) -> list[Figure]:
+    """The row's figures in the order of the columns."""
+    figures = []
+    if mean is not None:
+        figures.append(_mean_figure(row, mean, row.mean))
+    for group in groups:
+        if group.mean is not None:
+            summary = _mean(row, [task.task.name for task in group.tasks if task.counts])
+            figures.append(_mean_figure(row, group.mean, summary))
+        for task in group.tasks:
+            cell = row.cells.get(task.task.name)
+            figures.append(_task_figure(task.headline, cell))
+            for part in task.parts:
+                summary = cell.part(part.label) if cell else None
+                href = _run_href(cell.runs[0]) if cell and summary else None
+                title = f"{part.title}: {_spelled(summary)}" if summary else ""
+                figures.append(Figure(part, summary, href=href, title=title))
+    return figures
+
+
+def _mean_figure(row: Row, column: Column, summary: Summary | None) -> Figure:
+    if summary is None:
+        return Figure(column)
+    return Figure(column, summary, href=row.href, title=f"{column.title}: {_spelled(summary)}")
+
+
+def _task_figure(column: Column, cell: Cell | None) -> Figure:
+    if cell is None:
+        return Figure(column)
+    failed = cell.failures or cell.runs
+    reasons = [f"seed {run.spec.seed}: {_reason(run)}" for run in failed if run.status != "ok"]
+    if cell.summary is None:
+        return Figure(column, status=failed[0].status, href=_run_href(failed[0]), title="\n".join(reasons))
+    ok = [run for run in cell.runs if run.quality is not None]
+    lines = [column.title, _spelled(cell.summary)]
+    lines += [
+        f"seed {run.spec.seed}: {run.quality.test:.2f} on {exact(run.quality.n_test)}" for run in ok if run.quality
+    ]
+    return Figure(
+        column,
+        cell.summary,
+        incomplete=bool(cell.failures),
+        href=_run_href(ok[0]),
+        title="\n".join(lines + (reasons if cell.failures else [])),
+    )
+
+
+def _reason(run: RunRecord) -> str:
+    if run.error is None:
+        return run.status
+    return f"{run.status} in {run.error.phase}: {run.error.message}"
+
+
+def _spelled(summary: Summary) -> str:
+    seeds = "1 seed" if summary.n == 1 else f"{summary.n} seeds"
+    return f"{summary.mean:.2f} {spread(summary.std)}".rstrip() + f", {seeds}"
+
+
+def _run_href(run: RunRecord) -> str:
+    return f"runs/{run.run_id}.html"
+
+
+def _rank(rows: list[Row]) -> None:
+    """Give ranks, mark the best of each column among ranked rows, and put the rows in the table's order."""
+    ranked = [row for row in rows if row.state == "ranked" and row.mean is not None]
+    for row, rank in zip(ranked, ranks([row.mean.mean for row in ranked if row.mean]), strict=True):
+        row.rank = rank
+    for column in zip(*(row.figures for row in ranked), strict=True):
+        shown = [figure(cell.summary.mean) for cell in column if cell.summary]
+        best = max(shown, key=float, default=None)
+        for cell in column:
+            cell.best = cell.summary is not None and figure(cell.summary.mean) == best
+    covered = {row.key: sum(cell.complete for cell in row.cells.values()) for row in rows}
+    rows.sort(
+        key=lambda row: (
+            _STATES.index(row.state),
+            row.rank or 0,
+            -covered[row.key] if row.state == "partial" else 0,
+            row.method.name,
+            row.label,
+            row.key,
+        )
+    )
+
+
+def _notes(runs: Iterable[RunRecord], reasons: Mapping[str, str]) -> list[str]:
+    """What a reader of the table must know about the data behind it."""
+    notes = [f"{n} run{'s' * (n > 1)} left out: {reason}." for reason, n in sorted(Counter(reasons.values()).items())]
+    data: defaultdict[tuple[str, str, int], set[str]] = defaultdict(set)
+    for run in runs:
+        if run.env.data_sha256 is not None:
+            data[run.spec.task.name, run.spec.task.split_sha256, run.spec.seed].add(run.env.data_sha256)
+    differing = sorted({name for (name, _, _), hashes in data.items() if len(hashes) > 1})
+    notes += [
+        f"The runs on {name} do not all have the same pixels and labels (data_sha256 differs)." for name in differing
+    ]
+    return notes

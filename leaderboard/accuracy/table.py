@@ -1,0 +1,246 @@
+"""The board as data: tracks hold tables, tables rows, rows cells. How records become these is in `tables`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from ...results import RunRecord
+from ...results.published import PublishedFigure
+from ..costs.sheet import CostRow, Shape
+from ..entries import Entry, families_in_order, slug
+from ..summary import Summary, summarize
+
+State = Literal["ranked", "partial", "deviation", "superseded"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of figures."""
+
+    index: int
+    kind: Literal["mean", "group", "task", "part"]
+    label: str
+    title: str
+    starts: bool = False
+    """Whether a group begins here, which a rule shows."""
+
+
+@dataclass(frozen=True)
+class TaskColumns:
+    """A task's headline column, and one for each part of it (base and new classes, say)."""
+
+    task: Entry
+    version: int
+    headline: Column
+    parts: tuple[Column, ...]
+    counts: bool
+    """Whether a row must cover the task to be ranked."""
+
+
+@dataclass(frozen=True)
+class Group:
+    name: str
+    mean: Column | None
+    tasks: tuple[TaskColumns, ...]
+
+    @property
+    def width(self) -> int:
+        return (self.mean is not None) + sum(1 + len(task.parts) for task in self.tasks)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one row on one task, one a seed."""
+
+    runs: tuple[RunRecord, ...]
+
+    @cached_property
+    def values(self) -> dict[int, float]:
+        """The headline figure by seed."""
+        return {run.spec.seed: run.quality.test for run in self.runs if run.quality is not None}
+
+    @cached_property
+    def failures(self) -> tuple[RunRecord, ...]:
+        """Runs without a figure; one that was cancelled says nothing about the method."""
+        return tuple(run for run in self.runs if run.status not in ("ok", "cancelled"))
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.values) and not self.failures
+
+    @property
+    def summary(self) -> Summary | None:
+        return summarize(list(self.values.values())) if self.values else None
+
+    def part(self, name: str) -> Summary | None:
+        values = [run.quality.tests[name].value for run in self.runs if run.quality and name in run.quality.tests]
+        return summarize(values) if values else None
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A published figure next to a measured one."""
+
+    figure: PublishedFigure
+    difference: float
+    """Measured less published, in points."""
+
+
+@dataclass
+class Figure:
+    """What stands where a row meets a column."""
+
+    column: Column
+    summary: Summary | None = None
+    status: str | None = None
+    """Why there is no number."""
+    incomplete: bool = False
+    """Some seeds failed, and the number is that of the others."""
+    href: str | None = None
+    """The runs behind it, from the site's root."""
+    title: str = ""
+    best: bool = False
+    published: tuple[Beside, ...] = ()
+    """Shown, never counted."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Trainable parameters without the head; the median where they differ between runs."""
+
+    median: int
+    low: int
+    high: int
+    share: float | None
+    """Of the backbone's own parameters."""
+
+
+@dataclass
+class Row:
+    """One configuration of one method."""
+
+    key: str
+    """Unique in the site."""
+    method: Entry
+    version: int
+    config: dict[str, Any]
+    differences: tuple[str, ...]
+    """How the configuration differs from the method's default, e.g. ``rank=16``."""
+    badges: tuple[str, ...]
+    state: State
+    remark: str
+    """Why the row is not ranked."""
+    cells: dict[str, Cell]
+    parameters: Parameters | None
+    cost: CostRow | None
+    """Of the same method, version and configuration on the same backbone."""
+    figures: list[Figure] = field(default_factory=list)
+    mean: Summary | None = None
+    rank: int | None = None
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        return [run for cell in self.cells.values() for run in cell.runs]
+
+    @property
+    def label(self) -> str:
+        return " ".join((self.method.name, *self.differences, *self.badges))
+
+    @property
+    def href(self) -> str:
+        return f"methods/{self.method.slug}.html#{self.key}"
+
+
+@dataclass
+class Table:
+    key: str
+    """Unique in the site."""
+    track: str
+    backbone: Entry
+    weights: tuple[str, ...]
+    protocol: str
+    protocol_version: int
+    section: str
+    """The group of tasks that it is for; empty where it is for all of the track."""
+    mean: Column | None
+    groups: tuple[Group, ...]
+    rows: list[Row]
+    seeds: int
+    """The largest number of seeds behind a figure."""
+    notes: list[str]
+    cost_shape: Shape | None
+    """The input for which the rows' costs are; None where no row has any."""
+
+    @property
+    def tasks(self) -> list[TaskColumns]:
+        return [task for group in self.groups for task in group.tasks]
+
+    @property
+    def has_parts(self) -> bool:
+        return any(task.parts for task in self.tasks)
+
+    @property
+    def counted(self) -> int:
+        return sum(task.counts for task in self.tasks)
+
+    @property
+    def ranked(self) -> int:
+        return sum(row.rank is not None for row in self.rows)
+
+    @property
+    def hardware(self) -> list[str]:
+        return sorted({run.env.hardware_class for row in self.rows for run in row.runs})
+
+    @property
+    def families(self) -> list[tuple[str, str]]:
+        """Name and colour of the families in the table."""
+        return families_in_order({(row.method.family, row.method.colour) for row in self.rows})
+
+    @property
+    def first_figure(self) -> int:
+        """How many columns stand before those of figures."""
+        return 3 + (self.cost_shape is not None)
+
+
+@dataclass(frozen=True)
+class Track:
+    key: str
+    title: str
+    tables: list[Table]
+
+    @property
+    def anchor(self) -> str:
+        return f"track-{slug(self.key)}"
+
+    @property
+    def families(self) -> list[tuple[str, str]]:
+        return families_in_order({family for table in self.tables for family in table.families})
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands on the board."""
+
+    table: Table
+    row: Row
+    cell: Cell
+
+
+@dataclass(frozen=True)
+class Board:
+    tracks: list[Track]
+    left_out: dict[str, str]
+    """Run ids that stand in no table, with the reason."""
+
+    @cached_property
+    def positions(self) -> dict[str, Position]:
+        return {
+            run.run_id: Position(table, row, cell)
+            for track in self.tracks
+            for table in track.tables
+            for row in table.rows
+            for cell in row.cells.values()
+            for run in cell.runs
+        }

@@ -1,0 +1,89 @@
+"""Small drawings of a run or a method: training loss by epoch, accuracy by rank."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from ...results import RunRecord, VariantFigure
+
+WIDTH, HEIGHT = 520, 150
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line in a box of `WIDTH` by `HEIGHT`, y downwards as in SVG.
+
+    Attributes:
+        x, y: what the axes show.
+        low, high: of y. first, last: of x.
+    """
+
+    x: str
+    y: str
+    points: tuple[tuple[float, float], ...]
+    low: float
+    high: float
+    first: float
+    last: float
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+def draw(x: str, y: str, pairs: Iterable[tuple[float, float]]) -> Curve | None:
+    """None where there are fewer than two finite points.
+
+    >>> draw("epoch", "loss", [(2, 1.0), (1, 2.0)]).points
+    ((0.0, 0.0), (520.0, 150.0))
+    """
+    pairs = sorted((a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b))
+    if len(pairs) < 2:
+        return None
+    first, last = pairs[0][0], pairs[-1][0]
+    values = [value for _, value in pairs]
+    low, high = min(values), max(values)
+    points = tuple(
+        (round(WIDTH * (a - first) / ((last - first) or 1), 1), round(HEIGHT * (high - b) / ((high - low) or 1), 1))
+        for a, b in pairs
+    )
+    return Curve(x, y, points, low, high, first, last)
+
+
+def loss_curve(entries: Sequence[Mapping[str, float]]) -> Curve | None:
+    """Of a run's epochs."""
+    pairs = [(entry["epoch"], entry["train_loss"]) for entry in entries if {"epoch", "train_loss"} <= entry.keys()]
+    return draw("epoch", "training loss", pairs)
+
+
+def variant_curve(figures: Iterable[VariantFigure]) -> Curve | None:
+    """Test accuracy of the models that one training gave."""
+    figures = list(figures)
+    return draw(figures[0].axis, "test %", [(figure.value, figure.test) for figure in figures]) if figures else None
+
+
+def chosen_variant(figures: Sequence[VariantFigure]) -> VariantFigure | None:
+    """The best on the validation split, the smallest of equals: what equation (11) of the survey chooses."""
+    known = [(figure.validation, -figure.value, figure) for figure in figures if figure.validation is not None]
+    return max(known, key=lambda item: item[:2])[2] if known else None
+
+
+def mean_variants(runs: Iterable[RunRecord]) -> list[VariantFigure]:
+    """The mean figures of all runs, by variant; only variants that every run has."""
+    runs = [run for run in runs if run.quality is not None and run.quality.variants]
+    by_variant: dict[tuple[str, int], list[VariantFigure]] = defaultdict(list)
+    for run in runs:
+        for figure in run.quality.variants if run.quality else ():
+            by_variant[figure.axis, figure.value].append(figure)
+    return [
+        VariantFigure(axis=axis, value=value, validation=_mean_validation(figures), test=fmean(f.test for f in figures))
+        for (axis, value), figures in sorted(by_variant.items())
+        if len(figures) == len(runs)
+    ]
+
+
+def _mean_validation(figures: Sequence[VariantFigure]) -> float | None:
+    values = [figure.validation for figure in figures if figure.validation is not None]
+    return fmean(values) if len(values) == len(figures) else None

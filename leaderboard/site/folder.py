@@ -1,0 +1,69 @@
+"""The output folder: filled beside its place, then put there whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...errors import PeftmarkError
+
+MARKER = ".peftmark-board"
+"""A file that says: this folder is a board and may be replaced by the next one."""
+
+
+def check_replaceable(out: Path, results: Path) -> None:
+    """Find out before the work whether the board may be written to `out`.
+
+    Raises:
+        PeftmarkError: where `out` holds something else, or one of both folders lies in the other.
+    """
+    place, source = out.resolve(), results.resolve()
+    if place == source or place in source.parents or source in place.parents:
+        raise PeftmarkError(f"the board's folder {out} and the results folder {results} must not lie in one another")
+    if place.exists() and not place.is_dir():
+        raise PeftmarkError(f"{out} is a file: name a folder for the board")
+    if place.is_dir() and any(place.iterdir()) and not (place / MARKER).is_file():
+        raise PeftmarkError(f"{out} is not empty and not a board: name another folder, or empty it")
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """A fresh folder that takes the place of `out` on success; on failure `out` stays as it was.
+
+    Raises:
+        PeftmarkError: where the folder cannot be written.
+    """
+    place = out.resolve()
+    fresh: Path | None = None
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.", suffix=".new"))
+        fresh.chmod(0o755)  # mkdtemp makes it private
+        (fresh / MARKER).write_text("made by peftmark board: the next board replaces this folder and all it holds\n")
+        yield fresh
+        _swap(fresh, place)
+    except OSError as error:
+        raise PeftmarkError(
+            f"cannot write the board to {out} ({error.strerror}): choose another folder with --out"
+        ) from error
+    finally:
+        if fresh is not None:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _swap(fresh: Path, place: Path) -> None:
+    if not place.exists():
+        fresh.rename(place)
+        return
+    old = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.", suffix=".old"))
+    os.replace(place, old)  # an empty folder gives way
+    try:
+        fresh.rename(place)
+    except OSError:
+        os.replace(old, place)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

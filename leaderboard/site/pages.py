@@ -1,0 +1,226 @@
+"""The pages of the board."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import msgspec
+from markupsafe import Markup
+
+from ...results import CostRecord, Env, RunRecord, encode_record
+from .. import formatting
+from ..accuracy.published import METRICS, Published
+from ..accuracy.table import Board, Row, Table
+from ..costs.scaling import MIN_SIZES, QUANTITIES, Ladder, by_ladder, make_ladders, size_word
+from ..costs.sheet import PARTS, Efficiency, Overview, Sheet
+from ..drawings.curves import chosen_variant, loss_curve, mean_variants, variant_curve
+from ..drawings.scaling import scaling_chart
+from ..drawings.scatter import Point, scatter
+from ..entries import FAMILIES, GROUPS, Catalogue, Entry, families_in_order, place
+from .command import reproduce
+
+_HERE = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Site:
+    """All that the pages show."""
+
+    board: Board
+    efficiency: Efficiency
+    catalogue: Catalogue
+    records: Sequence[RunRecord]
+    costs: Sequence[CostRecord]
+    problems: Sequence[str]
+    published: Published
+    built: datetime
+
+    @property
+    def version(self) -> str:
+        try:
+            return importlib.metadata.version("peftmark")
+        except importlib.metadata.PackageNotFoundError:
+            return "(not installed)"
+
+    @property
+    def hardware(self) -> list[str]:
+        """What anything was run or timed on; an estimate holds anywhere."""
+        timed = {str(cost.spec.hardware_class) for cost in self.costs if cost.spec.hardware_class is not None}
+        return sorted({record.env.hardware_class for record in self.records} | timed)
+
+    @property
+    def software(self) -> list[str]:
+        return sorted({f"torch {env.torch}, Python {env.python}" for env in self._environments})
+
+    @property
+    def commits(self) -> list[str]:
+        named = {(env.git_sha, env.dirty) for env in self._environments if env.git_sha}
+        return sorted(f"{sha[:10]}{' with changes' if dirty else ''}" for sha, dirty in named if sha)
+
+    @property
+    def _environments(self) -> list[Env]:
+        return [*(record.env for record in self.records), *(cost.env for cost in self.costs)]
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        return dict(sorted(Counter(record.status for record in self.records).items()))
+
+    @property
+    def embedded(self) -> bool:
+        """Whether any task is of the embedded suite, which needs a word of caution."""
+        return any(name.startswith("embedded/") for name in self.catalogue.tasks)
+
+    @cached_property
+    def rows(self) -> Mapping[str, list[tuple[Table, Row]]]:
+        """Where each method stands."""
+        rows: defaultdict[str, list[tuple[Table, Row]]] = defaultdict(list)
+        for track in self.board.tracks:
+            for table in track.tables:
+                for row in table.rows:
+                    rows[row.method.name].append((table, row))
+        return rows
+
+    @property
+    def pages(self) -> list[tuple[str, str]]:
+        """Addresses and names of the pages that have something to show."""
+        pages = [("index.html", "Leaderboard", True), ("efficiency.html", "Efficiency", bool(self.costs))]
+        pages += [("scaling.html", "Scaling", bool(self.ladders)), ("methods.html", "Methods", True)]
+        pages += [("tasks.html", "Tasks", bool(self.records)), ("backbones.html", "Backbones", True)]
+        pages += [("runs.html", "Runs", bool(self.records)), ("published.html", "Published", bool(self.records))]
+        return [(href, name) for href, name, shown in pages if shown]
+
+    @cached_property
+    def ladders(self) -> list[Ladder]:
+        return make_ladders(self.efficiency)
+
+    @cached_property
+    def sheets_by_ladder(self) -> Mapping[str, list[Sheet]]:
+        return by_ladder(self.efficiency)
+
+    @cached_property
+    def overview(self) -> Overview:
+        return self.efficiency.overview([sheet for sheets in self.sheets_by_ladder.values() for sheet in sheets])
+
+    def left_out(self, method: str) -> list[RunRecord]:
+        """A method's runs that stand in no table."""
+        return [run for run in self.records if run.spec.method.name == method and run.run_id in self.board.left_out]
+
+
+def write_site(site: Site, folder: Path) -> None:
+    """Fill a folder with the pages, what they are drawn with, and the records behind them."""
+    environment = _environment()
+
+    def page(path: str, template: str, **values: Any) -> None:
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        root = "../" * path.count("/")
+        text = environment.get_template(template).render(site=site, root=root, path=path, **values)
+        target.write_text(text, encoding="utf-8")
+
+    shutil.copytree(_HERE / "static", folder / "static", ignore=shutil.ignore_patterns("__pycache__"))
+    for entry in site.catalogue.tasks.values():
+        _copy_picture(entry, folder)
+
+    if site.records:
+        page("index.html", "index.html.j2", plots=_plots(site.board))
+        page("tasks.html", "tasks.html.j2", families=_by_family(site.catalogue.tasks))
+        page("runs.html", "runs.html.j2")
+        page("published.html", "published.html.j2", metrics=METRICS)
+    else:
+        page("index.html", "efficiency.html.j2")
+    if site.costs:
+        page("efficiency.html", "efficiency.html.j2")
+    if site.ladders:
+        charts = {ladder.anchor: {q: Markup(scaling_chart(ladder, q)) for q in QUANTITIES} for ladder in site.ladders}
+        page("scaling.html", "scaling.html.j2", charts=charts)
+    page("methods.html", "methods.html.j2", families=_by_family(site.catalogue.methods))
+    page("backbones.html", "backbones.html.j2", families=_by_family(site.catalogue.backbones))
+    for name, sheets in site.efficiency.by_backbone.items():
+        backbone = site.catalogue.backbones[name]
+        page(
+            f"efficiency/{backbone.slug}.html",
+            "costs.html.j2",
+            backbone=backbone,
+            sheets=sheets,
+            families=families_in_order(family for sheet in sheets for family in sheet.families),
+        )
+    for cost in site.costs:
+        (folder / "costs").mkdir(exist_ok=True)
+        (folder / "costs" / f"{cost.cost_id}.json").write_bytes(encode_record(cost))
+    for method in site.catalogue.methods.values():
+        page(f"methods/{method.slug}.html", "method.html.j2", method=method)
+    for run in site.records:
+        method = site.catalogue.methods[run.spec.method.name]
+        page(
+            f"runs/{run.run_id}.html",
+            "run.html.j2",
+            run=run,
+            method=method,
+            task=site.catalogue.tasks[run.spec.task.name],
+            backbone=site.catalogue.backbones[run.spec.backbone.name],
+            position=site.board.positions.get(run.run_id),
+            command=reproduce(run.spec, method.defaults),
+            spec=msgspec.json.format(msgspec.json.encode(run.spec), indent=2).decode(),
+            curve=loss_curve(run.quality.curve) if run.quality else None,
+        )
+        (folder / "runs" / f"{run.run_id}.json").write_bytes(encode_record(run))
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: tuple[Callable[..., Any], ...] = (
+        formatting.figure, formatting.spread, formatting.count, formatting.exact, formatting.share, formatting.duration,
+        formatting.size, formatting.plain, formatting.marked, formatting.ratio, formatting.digits, formatting.giga,
+        formatting.memory, formatting.signed,
+    )  # fmt: skip
+    environment.globals.update(
+        chosen_variant=chosen_variant, mean_variants=mean_variants, variant_curve=variant_curve, size_word=size_word,
+        PARTS=PARTS, MIN_SIZES=MIN_SIZES,
+    )  # fmt: skip
+    environment.filters.update({each.__name__: each for each in filters})
+    return environment
+
+
+def _copy_picture(entry: Entry, folder: Path) -> None:
+    if entry.picture is not None:
+        (folder / "pictures").mkdir(exist_ok=True)
+        shutil.copyfile(entry.picture, folder / "pictures" / entry.picture_name)
+
+
+def _plots(board: Board) -> dict[str, Markup]:
+    """One for each table in which two rows or more can be placed."""
+    plots = {}
+    for track in board.tracks:
+        for table in track.tables:
+            points = [
+                Point(row.label, row.method.colour, row.parameters.median, row.mean.mean, row.mean.std)
+                for row in table.rows
+                if row.state == "ranked" and row.mean and row.parameters
+            ]
+            if len(points) > 1:
+                metric = f"mean over {table.counted} tasks, %" if table.mean else f"{table.tasks[0].task.short}, %"
+                plots[table.key] = Markup(scatter(points, metric))  # matplotlib escapes its texts
+    return plots
+
+
+def _by_family(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
+    families: defaultdict[str, list[Entry]] = defaultdict(list)
+    for entry in entries.values():
+        families[entry.family].append(entry)
+    order = (*FAMILIES[:-2], *GROUPS, "open vocabulary", *FAMILIES[-2:])
+    return dict(sorted(families.items(), key=lambda item: (place(item[0], order), item[0])))

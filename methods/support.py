@@ -92,7 +92,7 @@ def reason_against(family: Family, method: str) -> str | None:
     shape: tuple[int, ...] = (3, *anatomy.image_size)
     task: dict[str, Any] = {"num_classes": len(CLASS_NAMES)}
     track = METHODS.entry(method).metadata["tracks"][0]
-    if track == "open_vocabulary":
+    if track == "openvocab":
         task = {"class_names": CLASS_NAMES}
     elif track == "video":
         task["num_frames"] = FRAMES

@@ -131,7 +131,7 @@ class Task(ABC):
 
     @property
     def track(self) -> str:
-        """``image``, ``open_vocabulary`` or ``video``."""
+        """``image``, ``openvocab`` or ``video``."""
         return str(TASKS.entry(self.name).metadata["track"])
 
     @property

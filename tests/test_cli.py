@@ -56,7 +56,7 @@ def test_list_as_json(invoke: Run) -> None:
     assert [row["name"] for row in rows] == METHODS.names()
     [lora] = [row for row in rows if row["name"] == "lora"]
     assert lora["family"] == "reparameterized"
-    assert lora["tracks"] == ["image", "open_vocabulary", "video"]
+    assert lora["tracks"] == ["image", "openvocab", "video"]
     assert lora["origin"] == "peftmark.methods.reparameterized.lora"
     assert lora["summary"]
     tasks = json.loads(invoke("list", "tasks", "--json").out)
@@ -88,7 +88,7 @@ def test_show_a_method(invoke: Run) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert ended.lines[0] == "lora"
     assert "arXiv:2106.09685" in ended.out
-    for line in ("family: reparameterized", "tracks: image, open_vocabulary, video", "--set method.rank=8"):
+    for line in ("family: reparameterized", "tracks: image, openvocab, video", "--set method.rank=8"):
         assert line in ended.lines
     assert "origin: peftmark.methods.reparameterized.lora" in ended.lines
     assert any(line.startswith("version: ") for line in ended.lines)

@@ -72,7 +72,7 @@ def _estimated(record: CostRecord) -> CostRecord:
     # which entries of a parameter train is read from real masks, and tokens are looked up in real tables
     real = (
         make_method(spec.method.name, spec.method.config).needs_batches
-        or main_track(spec.method.name) == "open_vocabulary"
+        or main_track(spec.method.name) == "openvocab"
     )
     with torch.device("cpu" if real else "meta"):
         model = build(spec, torch.device("cpu"))
@@ -153,7 +153,7 @@ def build(spec: CostSpec, device: torch.device) -> AdaptedModel:
         raise Unsupported("what it costs to adapt to the views of each test image is not profiled")
     anatomy = find_backbone(spec.backbone).build(pretrained=False)
     model: AdaptedModel
-    if main_track(spec.method.name) == "open_vocabulary":
+    if main_track(spec.method.name) == "openvocab":
         model = OpenVocabularyClassifier(anatomy, method, names, DEFAULT_TEMPLATES)
     else:
         frames = spec.input_shape[0] if len(spec.input_shape) == 4 else None

@@ -167,7 +167,7 @@ def _build(spec: RunSpec, checkpoint: Path | None, task: Task, data: TaskData) -
     torch.manual_seed(spec.seed)
     anatomy = _backbone(spec.backbone, checkpoint)
     torch.manual_seed(spec.seed)  # whether the backbone came from the cache must not show in what follows
-    if track == "open_vocabulary":
+    if track == "openvocab":
         return OpenVocabularyClassifier(anatomy, method, data.train.class_names, task.templates)
     return Classifier(anatomy, method, len(data.train.class_names), task.num_frames)
 

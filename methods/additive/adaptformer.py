@@ -13,7 +13,7 @@ from ..method import Method
 from ..parts.bottleneck import Bottleneck
 
 
-@METHODS.register("adaptformer", family="additive", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("adaptformer", family="additive", tracks=("image", "openvocab", "video"))
 @dataclass
 class AdaptFormer(Method):
     """A scaled bottleneck parallel to each MLP (Chen et al. 2022, arXiv:2205.13535, equations 2-3).

@@ -69,7 +69,7 @@ class ConvBypass(Insert):
         return self.up(self.dropout(quick_gelu(hidden))) * self.scale
 
 
-@METHODS.register("convpass", family="additive", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("convpass", family="additive", tracks=("image", "openvocab", "video"))
 @dataclass
 class Convpass(Method):
     """A convolutional bottleneck parallel to attention and to the MLP (Jie and Deng 2022, arXiv:2207.07039).

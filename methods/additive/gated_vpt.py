@@ -49,7 +49,7 @@ class Temperature(Insert):
         return q / self.temperature
 
 
-@METHODS.register("gated_vpt", family="additive", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("gated_vpt", family="additive", tracks=("image", "openvocab", "video"))
 @dataclass
 class GatedVPT(Method):
     """Prompts at the input, gated from block to block (Yoo et al. 2023, arXiv:2306.05067).

@@ -14,7 +14,7 @@ from ..parts.bottleneck import Activation, Bottleneck
 from ..selective.layernorm import LayerNormTuning
 
 
-@METHODS.register("houlsby_adapter", family="additive", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("houlsby_adapter", family="additive", tracks=("image", "openvocab", "video"))
 @dataclass
 class HoulsbyAdapter(Method):
     """Two serial bottlenecks a block, and every LayerNorm (Houlsby et al. 2019, arXiv:1902.00751, section 2.1).

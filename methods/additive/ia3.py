@@ -31,7 +31,7 @@ class Rescale(Insert):
             host.scale_output_(self.scale)
 
 
-@METHODS.register("ia3", family="additive", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("ia3", family="additive", tracks=("image", "openvocab", "video"))
 @dataclass
 class IA3(Method):
     """Learned rescaling of keys, values and the MLP's hidden activations (Liu et al. 2022, arXiv:2205.05638, sec. 3.3).

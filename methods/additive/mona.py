@@ -71,7 +71,7 @@ class MultiCognitive(Insert):
         return F.conv2d(z, kernel, bias, padding=REACH, groups=len(kernel))
 
 
-@METHODS.register("mona", family="additive", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("mona", family="additive", tracks=("image", "openvocab", "video"))
 @dataclass
 class Mona(Method):
     """An adapter of visual filters after attention and after the MLP (Yin et al. 2025, arXiv:2408.08345, section 3.2).

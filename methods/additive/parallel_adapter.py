@@ -13,7 +13,7 @@ from ..method import Method
 from ..parts.bottleneck import Bottleneck
 
 
-@METHODS.register("parallel_adapter", family="additive", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("parallel_adapter", family="additive", tracks=("image", "openvocab", "video"))
 @dataclass
 class ParallelAdapter(Method):
     """A scaled bottleneck parallel to each MLP (He et al. 2022, arXiv:2110.04366, table 1).

@@ -13,7 +13,7 @@ from ..method import Method
 from ..parts.bottleneck import Activation, Bottleneck
 
 
-@METHODS.register("pfeiffer_adapter", family="additive", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("pfeiffer_adapter", family="additive", tracks=("image", "openvocab", "video"))
 @dataclass
 class PfeifferAdapter(Method):
     """One serial bottleneck a block, after the MLP (Pfeiffer et al. 2021, arXiv:2005.00247).

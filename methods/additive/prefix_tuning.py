@@ -55,7 +55,7 @@ class MlpPrefix(Insert):
         return keys, values
 
 
-@METHODS.register("prefix_tuning", family="additive", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("prefix_tuning", family="additive", tracks=("image", "openvocab", "video"))
 @dataclass
 class PrefixTuning(Method):
     """Learned keys and values in front of every block's own (Li and Liang 2021, arXiv:2101.00190, section 4).

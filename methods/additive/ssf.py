@@ -32,7 +32,7 @@ class ScaleShift(Insert):
         host.shift_output_(self.beta)
 
 
-@METHODS.register("ssf", family="additive", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("ssf", family="additive", tracks=("image", "openvocab", "video"))
 @dataclass
 class SSF(Method):
     """Scale and shift after every operation (Lian et al. 2022, arXiv:2210.08823, equation 3).

@@ -54,7 +54,7 @@ def prompt_bound(anatomy: Anatomy) -> float:
     return math.sqrt(6 / (3 * rows * columns + out))
 
 
-@METHODS.register("vpt_shallow", family="additive", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("vpt_shallow", family="additive", tracks=("image", "openvocab", "video"))
 @dataclass
 class VPTShallow(Method):
     """Learned prompt tokens at the input of the first block (Jia et al. 2022, arXiv:2203.12119, section 3.2).
@@ -88,7 +88,7 @@ class VPTShallow(Method):
         anatomy.add_after_blocks(DropPrompts(self.prompt_length, prefix))
 
 
-@METHODS.register("vpt_deep", family="additive", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("vpt_deep", family="additive", tracks=("image", "openvocab", "video"))
 @dataclass
 class VPTDeep(Method):
     """Learned prompt tokens at the input of every block (Jia et al. 2022, arXiv:2203.12119, equations 5-6).

@@ -10,7 +10,7 @@ from ...registry import METHODS
 from ..method import Method
 
 
-@METHODS.register("full", family="baseline", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("full", family="baseline", tracks=("image", "openvocab", "video"))
 @dataclass
 class Full(Method):
     """Train every parameter of the image backbone.

@@ -136,7 +136,7 @@ class TunerLayer(Insert):
             host.module.get_parameter(name).copy_(parameter)
 
 
-@METHODS.register("peft/*", family="peft", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("peft/*", family="peft", tracks=("image", "openvocab", "video"))
 @dataclass
 class HfPeft(Method):
     """A tuner of Hugging Face PEFT under its own name, e.g. ``peft/adalora`` (Mangrulkar et al. 2022).

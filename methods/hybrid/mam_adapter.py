@@ -12,7 +12,7 @@ from ..additive.prefix_tuning import PrefixTuning
 from ..method import Method
 
 
-@METHODS.register("mam_adapter", family="hybrid", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("mam_adapter", family="hybrid", tracks=("image", "openvocab", "video"))
 @dataclass
 class MAMAdapter(Method):
     """Prefix tuning in attention, a scaled parallel adapter at the MLP (He et al. 2022, arXiv:2110.04366, section 4.6).

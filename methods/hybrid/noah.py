@@ -85,7 +85,7 @@ class ElasticAdapter(Bottleneck):
         return x + F.linear(self.dropout(hidden), self.up.weight[:, : self.used], self.up.bias)
 
 
-@METHODS.register("noah", family="hybrid", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("noah", family="hybrid", tracks=("image", "openvocab", "video"))
 @dataclass
 class NOAH(Method):
     """Search what stands in each block: prompts, LoRA, an adapter (Zhang et al. 2022, arXiv:2206.04673, section 3).

@@ -78,7 +78,7 @@ class GatedBottleneck(Insert):
         return x + self.bottleneck(x) * self.gate(x)
 
 
-@METHODS.register("unipelt", family="hybrid", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("unipelt", family="hybrid", tracks=("image", "openvocab", "video"))
 @dataclass
 class UniPELT(Method):
     """Adapter, prefix tuning and LoRA, each behind a learned gate (Mao et al. 2022, arXiv:2110.07577, section 3).

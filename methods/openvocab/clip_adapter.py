@@ -27,7 +27,7 @@ class FeatureAdapter(Insert):
         return self.ratio * adapted + (1 - self.ratio) * f
 
 
-@METHODS.register("clip_adapter", family="openvocab", tracks=("open_vocabulary",))
+@METHODS.register("clip_adapter", family="openvocab", tracks=("openvocab",))
 @dataclass
 class CLIPAdapter(Method):
     """A bottleneck on the image embedding, blended with it (Gao et al. 2021, arXiv:2110.04544, equations 4 and 6).

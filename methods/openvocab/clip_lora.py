@@ -11,7 +11,7 @@ from ..method import Method
 from ..reparameterized.lora import LowRank, Projection
 
 
-@METHODS.register("clip_lora", family="openvocab", tracks=("open_vocabulary",))
+@METHODS.register("clip_lora", family="openvocab", tracks=("openvocab",))
 @dataclass
 class CLIPLoRA(Method):
     """Low-rank updates of attention in both towers of a CLIP (Zanella & Ben Ayed 2024, arXiv:2405.18541, section 4).

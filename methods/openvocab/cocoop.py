@@ -37,7 +37,7 @@ class ConditionalPrompt(ContextPrompt):
         return embedded + nn.functional.pad(shift, (0, 0, before, after)), ids
 
 
-@METHODS.register("cocoop", family="openvocab", tracks=("open_vocabulary",))
+@METHODS.register("cocoop", family="openvocab", tracks=("openvocab",))
 @dataclass
 class CoCoOp(Method):
     """A context that depends on the image (Zhou et al. 2022, arXiv:2203.05557, section 3.2).

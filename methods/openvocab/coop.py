@@ -11,7 +11,7 @@ from ..method import Method
 from ..parts.context_prompt import ContextPrompt, Position, embedded_words
 
 
-@METHODS.register("coop", family="openvocab", tracks=("open_vocabulary",))
+@METHODS.register("coop", family="openvocab", tracks=("openvocab",))
 @dataclass
 class CoOp(Method):
     """Learned context words in front of the class name (Zhou et al. 2022, arXiv:2109.01134, equation 2).

@@ -12,7 +12,7 @@ from ..parts.context_prompt import ContextPrompt, opening
 from ..parts.deep_prompts import add_independent_prompts
 
 
-@METHODS.register("ivlp", family="openvocab", tracks=("open_vocabulary",))
+@METHODS.register("ivlp", family="openvocab", tracks=("openvocab",))
 @dataclass
 class IVLP(Method):
     """Learned prompts in both towers, layer by layer, that know nothing of each other.

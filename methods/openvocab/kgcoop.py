@@ -17,7 +17,7 @@ from ..parts.context_prompt import embedded_words
 from ..parts.taught_prompt import TaughtPrompt
 
 
-@METHODS.register("kgcoop", family="openvocab", tracks=("open_vocabulary",))
+@METHODS.register("kgcoop", family="openvocab", tracks=("openvocab",))
 @dataclass
 class KgCoOp(Method):
     """CoOp whose class features are kept near the written prompts' (Yao et al. 2023, arXiv:2303.13283, section 3.2).

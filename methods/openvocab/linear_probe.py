@@ -41,7 +41,7 @@ class ClosedHead(LogitInsert):
         return self.head(features * self.width**0.5)
 
 
-@METHODS.register("linear_probe", family="openvocab", tracks=("open_vocabulary",))
+@METHODS.register("linear_probe", family="openvocab", tracks=("openvocab",))
 @dataclass
 class LinearProbe(Method):
     """A linear classifier on the image features, without a word of text (Radford et al. 2021, arXiv:2103.00020, 3.2).

@@ -34,7 +34,7 @@ class CoupledPrompts(ImagePrompts):
         return self.projection(cast(Tensor, self.source.context))
 
 
-@METHODS.register("maple", family="openvocab", tracks=("open_vocabulary",))
+@METHODS.register("maple", family="openvocab", tracks=("openvocab",))
 @dataclass
 class MaPLe(Method):
     """Text prompts in several layers, and their projections as image prompts (Khattak et al. 2023, arXiv:2210.03117).

@@ -27,7 +27,7 @@ def aligned(gradient: Tensor, general: Tensor, weight: float = 1.0) -> Tensor:
     return gradient - weight * (gradient * unit).sum().clamp(max=0) * unit
 
 
-@METHODS.register("prograd", family="openvocab", tracks=("open_vocabulary",))
+@METHODS.register("prograd", family="openvocab", tracks=("openvocab",))
 @dataclass
 class ProGrad(Method):
     """CoOp that never steps against what zero-shot predictions say (Zhu et al. 2023, arXiv:2205.14865, section 3.2).

@@ -28,7 +28,7 @@ def epoch_weights(epochs: int, mean: float, std: float) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-@METHODS.register("promptsrc", family="openvocab", tracks=("open_vocabulary",))
+@METHODS.register("promptsrc", family="openvocab", tracks=("openvocab",))
 @dataclass
 class PromptSRC(Method):
     """IVLP's prompts, kept near the frozen model (Khattak et al. 2023, arXiv:2307.06948, section 3.2).

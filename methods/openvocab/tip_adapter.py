@@ -69,7 +69,7 @@ class KeyValueCache(LogitInsert):
         return logits + self.alpha * torch.exp(-self.beta * (1 - affinity)) @ self.values
 
 
-@METHODS.register("tip_adapter", family="openvocab", tracks=("open_vocabulary",))
+@METHODS.register("tip_adapter", family="openvocab", tracks=("openvocab",))
 @dataclass
 class TipAdapter(Method):
     """A cache of the training images' features beside the zero-shot classifier (Zhang et al. 2022, arXiv:2207.09519).
@@ -148,7 +148,7 @@ class TipAdapter(Method):
         return next(insert for insert in caches if isinstance(insert, KeyValueCache))
 
 
-@METHODS.register("tip_adapter_f", family="openvocab", tracks=("open_vocabulary",))
+@METHODS.register("tip_adapter_f", family="openvocab", tracks=("openvocab",))
 @dataclass
 class TipAdapterF(TipAdapter):
     """Tip-Adapter whose keys are trained, starting as the images' features (Zhang et al. 2022, section 3.2).

@@ -17,7 +17,7 @@ from ..method import Method, Phase, Views
 from ..parts.context_prompt import ContextPrompt, embedded_words
 
 
-@METHODS.register("tpt", family="openvocab", tracks=("open_vocabulary",))
+@METHODS.register("tpt", family="openvocab", tracks=("openvocab",))
 @dataclass
 class TPT(Method):
     """Context words tuned on each test image alone, without labels (Shu et al. 2022, arXiv:2209.07511, equations 2-4).

@@ -9,7 +9,7 @@ from ...registry import METHODS
 from ..method import Method
 
 
-@METHODS.register("zero_shot", family="openvocab", tracks=("open_vocabulary",))
+@METHODS.register("zero_shot", family="openvocab", tracks=("openvocab",))
 @dataclass
 class ZeroShot(Method):
     """The vision-language model as it is, with the task's prompt templates (Radford et al. 2021, arXiv:2103.00020).

@@ -43,7 +43,7 @@ class Magnitude(Insert):
         host.weight.mul_((self.magnitude / norm).unsqueeze(1))
 
 
-@METHODS.register("dora", family="reparameterized", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("dora", family="reparameterized", tracks=("image", "openvocab", "video"))
 @dataclass
 class DoRA(Method):
     """LoRA on a weight's directions, and its magnitudes apart (Liu et al. 2024, arXiv:2402.09353, equation 5).

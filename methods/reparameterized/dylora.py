@@ -53,7 +53,7 @@ class NestedLowRank(WeightDelta):
         return up @ down
 
 
-@METHODS.register("dylora", family="reparameterized", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("dylora", family="reparameterized", tracks=("image", "openvocab", "video"))
 @dataclass
 class DyLoRA(Method):
     """LoRA whose ranks are nested: one training gives every rank up to `rank` (Valipour et al. 2023, arXiv:2210.07558).

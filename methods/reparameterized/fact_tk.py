@@ -61,7 +61,7 @@ class TuckerCore(ChunkedCore):
         return wide if self.chunks_in == 1 else wide.T
 
 
-@METHODS.register("fact_tk", family="reparameterized", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("fact_tk", family="reparameterized", tracks=("image", "openvocab", "video"))
 @dataclass
 class FacTTK(Method):
     """All weight changes as one tensor, factorised by Tucker (Jie and Deng 2023, arXiv:2212.03145, FacT-TK).

@@ -26,7 +26,7 @@ class TrainCore(ChunkedCore):
         return self.middle.weight.T
 
 
-@METHODS.register("fact_tt", family="reparameterized", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("fact_tt", family="reparameterized", tracks=("image", "openvocab", "video"))
 @dataclass
 class FacTTT(Method):
     """All weight changes as one tensor, factorised by a tensor train (Jie and Deng 2023, arXiv:2212.03145, FacT-TT).

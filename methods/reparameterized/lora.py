@@ -35,7 +35,7 @@ class LowRank(WeightDelta):
         return self.scale * self.up @ self.down
 
 
-@METHODS.register("lora", family="reparameterized", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("lora", family="reparameterized", tracks=("image", "openvocab", "video"))
 @dataclass
 class LoRA(Method):
     """Low-rank updates of attention's projections (Hu et al. 2022, arXiv:2106.09685, section 4.1).

@@ -31,7 +31,7 @@ class SharedDownDelta(WeightDelta):
         return self.up @ self.down.weight
 
 
-@METHODS.register("lora_fused", family="reparameterized", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("lora_fused", family="reparameterized", tracks=("image", "openvocab", "video"))
 @dataclass
 class LoRAFused(Method):
     """One low-rank update of the fused qkv layer (Zhang et al. 2022, NOAH, arXiv:2206.04673, its "LoRA" module).

@@ -50,7 +50,7 @@ class LinearAdapter(Insert):
             linear.weight.add_(linear.weight @ up @ self.down.weight)
 
 
-@METHODS.register("repadapter", family="reparameterized", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("repadapter", family="reparameterized", tracks=("image", "openvocab", "video"))
 @dataclass
 class RepAdapter(Method):
     """A linear adapter before attention and before the MLP, folded away afterwards (Luo et al. 2023, arXiv:2302.08106).

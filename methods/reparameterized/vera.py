@@ -66,7 +66,7 @@ class VectorDelta(WeightDelta):
         return (self.b.unsqueeze(1) * up) @ (self.d.unsqueeze(1) * down)
 
 
-@METHODS.register("vera", family="reparameterized", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("vera", family="reparameterized", tracks=("image", "openvocab", "video"))
 @dataclass
 class VeRA(Method):
     """Frozen random matrices shared by all layers, trained scaling vectors (Kopiczko et al. 2024, arXiv:2310.11454).

@@ -9,7 +9,7 @@ from ...registry import METHODS
 from ..method import Method
 
 
-@METHODS.register("attention_only", family="selective", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("attention_only", family="selective", tracks=("image", "openvocab", "video"))
 @dataclass
 class AttentionOnly(Method):
     """Train attention's q, k, v and output projections (Touvron et al. 2022, arXiv:2203.09795, section 4).

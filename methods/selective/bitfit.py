@@ -9,7 +9,7 @@ from ...registry import METHODS
 from ..method import Method
 
 
-@METHODS.register("bitfit", family="selective", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("bitfit", family="selective", tracks=("image", "openvocab", "video"))
 @dataclass
 class BitFit(Method):
     """Train the biases only (Ben Zaken et al. 2022, arXiv:2106.10199).

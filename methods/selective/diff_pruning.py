@@ -19,7 +19,7 @@ from ..parts.scoring import check_share, draw, entries_to_keep, observing, top_e
 LOWER, UPPER = -1.5, 1.5
 
 
-@METHODS.register("diff_pruning", family="selective", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("diff_pruning", family="selective", tracks=("image", "openvocab", "video"))
 @dataclass
 class DiffPruning(Method):
     """Learn a sparse change of the weights (Guo et al. 2021, arXiv:2012.07463, sections 3.1-3.3).

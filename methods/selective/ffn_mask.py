@@ -14,7 +14,7 @@ from ..parts.scoring import check_share
 from ..parts.units import Score, Units, choose_units
 
 
-@METHODS.register("ffn_mask", family="selective", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("ffn_mask", family="selective", tracks=("image", "openvocab", "video"))
 @dataclass
 class FfnMask(Method):
     """Train the hidden nodes of the FFNs that matter most (the survey's structured mask, section 3.2.3, equation 8).

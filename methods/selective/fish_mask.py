@@ -11,7 +11,7 @@ from ..method import Batches, Method
 from ..parts.scoring import check_share, draw, entries_to_keep, squared_gradients, top_entries
 
 
-@METHODS.register("fish_mask", family="selective", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("fish_mask", family="selective", tracks=("image", "openvocab", "video"))
 @dataclass
 class FishMask(Method):
     """Train the entries with the largest Fisher information (Sung et al. 2021, arXiv:2111.09839).

@@ -18,7 +18,7 @@ from ..parts.scoring import draw, gradients, observing
 AREA, LOG_RATIO = (0.08, 1.0), math.log(4 / 3)
 
 
-@METHODS.register("gps", family="selective", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("gps", family="selective", tracks=("image", "openvocab", "video"))
 @dataclass
 class GPS(Method):
     """Train the input weights of each neuron with the largest gradient (Zhang et al. 2024, arXiv:2312.10136).

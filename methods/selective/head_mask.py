@@ -13,7 +13,7 @@ from ..parts.scoring import check_share
 from ..parts.units import Score, Units, choose_units
 
 
-@METHODS.register("head_mask", family="selective", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("head_mask", family="selective", tracks=("image", "openvocab", "video"))
 @dataclass
 class HeadMask(Method):
     """Train the attention heads that matter most (the survey's structured mask, section 3.2.3, equation 8).

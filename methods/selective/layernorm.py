@@ -12,7 +12,7 @@ from ...registry import METHODS
 from ..method import Method
 
 
-@METHODS.register("layernorm", family="selective", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("layernorm", family="selective", tracks=("image", "openvocab", "video"))
 @dataclass
 class LayerNormTuning(Method):
     """Train the weight and bias of every LayerNorm (Basu et al. 2023, arXiv:2304.01917).

@@ -17,7 +17,7 @@ from ..method import Batches, Method
 from ..parts.scoring import check_share, draw, entries_to_keep, gradients, observing, top_entries
 
 
-@METHODS.register("magnitude_mask", family="selective", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("magnitude_mask", family="selective", tracks=("image", "openvocab", "video"))
 @dataclass
 class MagnitudeMask(Method):
     """Train the entries whose gradients were largest in a first phase of training.

@@ -10,7 +10,7 @@ from ...registry import METHODS
 from ..method import Method
 
 
-@METHODS.register("partial", family="selective", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("partial", family="selective", tracks=("image", "openvocab", "video"))
 @dataclass
 class Partial(Method):
     """Train the last `k` blocks and the final norm (the Partial-k of Jia et al. 2022, arXiv:2203.12119, section 4.1).

@@ -37,7 +37,7 @@ class Piece:
     threshold: float
 
 
-@METHODS.register("spt", family="selective", tracks=("image", "open_vocabulary", "video"))
+@METHODS.register("spt", family="selective", tracks=("image", "openvocab", "video"))
 @dataclass
 class SPT(Method):
     """Tune where the loss is sensitive, whole matrices or single entries (He et al. 2023, arXiv:2303.08566).

@@ -39,7 +39,7 @@ class FewShot(Naming):
         return Split(images[:kept].clone(), labels[:kept].clone(), names_of(classes))
 
 
-@TASKS.register("embedded/naming-1shot", track="open_vocabulary", group="few-shot")
+@TASKS.register("embedded/naming-1shot", track="openvocab", group="few-shot")
 class FewShot1(FewShot):
     """Name thirty emoji after one image of each (chance 3.3%).
 
@@ -50,7 +50,7 @@ class FewShot1(FewShot):
     sizes = {"train": 30, "validation": 30, "test": 300}
 
 
-@TASKS.register("embedded/naming-2shot", track="open_vocabulary", group="few-shot")
+@TASKS.register("embedded/naming-2shot", track="openvocab", group="few-shot")
 class FewShot2(FewShot):
     """Name thirty emoji after two images of each (chance 3.3%), those of `embedded/naming-1shot` among them.
 
@@ -60,7 +60,7 @@ class FewShot2(FewShot):
     sizes = {"train": 60, "validation": 60, "test": 300}
 
 
-@TASKS.register("embedded/naming-4shot", track="open_vocabulary", group="few-shot")
+@TASKS.register("embedded/naming-4shot", track="openvocab", group="few-shot")
 class FewShot4(FewShot):
     """Name thirty emoji after four images of each (chance 3.3%), those of `embedded/naming-1shot` among them.
 
@@ -70,7 +70,7 @@ class FewShot4(FewShot):
     sizes = {"train": 120, "validation": 120, "test": 300}
 
 
-@TASKS.register("embedded/naming-8shot", track="open_vocabulary", group="few-shot")
+@TASKS.register("embedded/naming-8shot", track="openvocab", group="few-shot")
 class FewShot8(FewShot):
     """Name thirty emoji after eight images of each (chance 3.3%), those of `embedded/naming-1shot` among them.
 
@@ -80,7 +80,7 @@ class FewShot8(FewShot):
     sizes = {"train": 240, "validation": 120, "test": 300}
 
 
-@TASKS.register("embedded/naming-16shot", track="open_vocabulary", group="few-shot")
+@TASKS.register("embedded/naming-16shot", track="openvocab", group="few-shot")
 class FewShot16(FewShot):
     """Name thirty emoji after sixteen images of each (chance 3.3%), those of `embedded/naming-1shot` among them.
 

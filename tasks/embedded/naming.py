@@ -71,7 +71,7 @@ def _one_of_each_family(rows: Iterable[int]) -> Tensor:
     return torch.tensor(sorted(first.values()))
 
 
-@TASKS.register("embedded/base2new", track="open_vocabulary", group="base-to-new")
+@TASKS.register("embedded/base2new", track="openvocab", group="base-to-new")
 class BaseToNew(Naming):
     """Name emoji: learn forty names from eight images each, and be tested on these and on forty new ones.
 
@@ -107,7 +107,7 @@ class BaseToNew(Naming):
         return harmonic_mean(tests)
 
 
-@TASKS.register("embedded/style_shift", track="open_vocabulary", group="domain shift")
+@TASKS.register("embedded/style_shift", track="openvocab", group="domain shift")
 class StyleShift(Naming):
     """Name emoji in a style of drawing that neither pretraining nor training ever saw.
 

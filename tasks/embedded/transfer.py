@@ -13,7 +13,7 @@ from ..headlines import target_mean
 from .naming import Naming, seen_emoji
 
 
-@TASKS.register("embedded/domain_generalization", track="open_vocabulary", group="domain generalization")
+@TASKS.register("embedded/domain_generalization", track="openvocab", group="domain generalization")
 class DomainGeneralization(Naming):
     """Name emoji in four styles of drawing after training in a fifth.
 
@@ -49,7 +49,7 @@ class DomainGeneralization(Naming):
         return target_mean(tests)
 
 
-@TASKS.register("embedded/cross_dataset", track="open_vocabulary", group="cross-dataset")
+@TASKS.register("embedded/cross_dataset", track="openvocab", group="cross-dataset")
 class CrossDataset(Naming):
     """Name food, places and objects after training on the names of animals and plants.
 

@@ -109,7 +109,7 @@ class OpenVocabulary(Task):
             raise PeftmarkError(f"task {self.name}: {error}") from error
 
 
-@TASKS.register("fewshot/*", track="open_vocabulary", group="few-shot")
+@TASKS.register("fewshot/*", track="openvocab", group="few-shot")
 class FewShot(OpenVocabulary):
     """A classification task after 1, 2, 4, 8 or 16 images a class: ``fewshot/<data set>-<k>shot``.
 
@@ -131,7 +131,7 @@ class FewShot(OpenVocabulary):
         return *self.drawn(), {"test": read_set(self.source).splits["test"]}
 
 
-@TASKS.register("base2new/*", track="open_vocabulary", group="base-to-new")
+@TASKS.register("base2new/*", track="openvocab", group="base-to-new")
 class BaseToNew(OpenVocabulary):
     """Sixteen images of each base class, then a test on these and one on the new classes: ``base2new/<data set>``.
 
@@ -212,7 +212,7 @@ class Transfer(OpenVocabulary):
         return target_mean(tests)
 
 
-@TASKS.register("cross_dataset/*", track="open_vocabulary", group="cross-dataset")
+@TASKS.register("cross_dataset/*", track="openvocab", group="cross-dataset")
 class CrossDataset(Transfer):
     """Sixteen images of each class of ImageNet, then a test on another set's classes: ``cross_dataset/<data set>``.
 
@@ -224,7 +224,7 @@ class CrossDataset(Transfer):
     targets = TARGETS
 
 
-@TASKS.register("domain_generalization/*", track="open_vocabulary", group="domain generalization")
+@TASKS.register("domain_generalization/*", track="openvocab", group="domain generalization")
 class DomainGeneralization(Transfer):
     """Sixteen images of each class of ImageNet, then a test on other pictures of these classes.
 

@@ -10,7 +10,7 @@ import pytest
 
 from peftmark.leaderboard.drawings.curves import chosen_variant, loss_curve, mean_variants, variant_curve
 from peftmark.leaderboard.drawings.scatter import Point, scatter
-from peftmark.leaderboard.site.pages.command import reproduce
+from peftmark.leaderboard.site.command import reproduce
 from peftmark.results import VariantFigure
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     [
         "summary",
         "formatting",
-        "catalogue",
-        "tables",
-        "plots",
-        "curves",
-        "command",
+        "entries",
         "configurations",
-        "scaling",
-        "scaling_plot",
+        "accuracy.build",
+        "costs.scaling",
+        "drawings.scatter",
+        "drawings.curves",
+        "drawings.scaling",
+        "site.command",
     ],
 )
 def test_examples_in_docstrings(name: str) -> None:

@@ -26,7 +26,7 @@ class Case:
 
     @property
     def backbone(self) -> str:
-        return "embedded/clip" if self.track == "open_vocabulary" else "embedded/vit"
+        return "embedded/clip" if self.track == "openvocab" else "embedded/vit"
 
     def anatomy(self) -> Anatomy:
         """Always the same random backbone."""
@@ -37,7 +37,7 @@ class Case:
         anatomy = anatomy or self.anatomy()
         torch.manual_seed(1)
         batches, config = [(self.images(), labels())], CONFIGS.get(self.method, {})
-        if self.track == "open_vocabulary":
+        if self.track == "openvocab":
             return adapt(anatomy, self.method, class_names=CLASS_NAMES, batches=batches, **config)
         frames = FRAMES if self.track == "video" else None
         return adapt(anatomy, self.method, num_classes=len(CLASS_NAMES), num_frames=frames, batches=batches, **config)
@@ -88,7 +88,7 @@ def logits(model: AdaptedModel, case: Case) -> torch.Tensor:
 def bare_features(case: Case) -> torch.Tensor:
     """What the untouched backbone computes, as `features` of a model that does nothing to it."""
     return features(
-        Case("zero_shot" if case.track == "open_vocabulary" else "linear", case.track).model(case.anatomy()), case
+        Case("zero_shot" if case.track == "openvocab" else "linear", case.track).model(case.anatomy()), case
     )
 
 
@@ -96,4 +96,4 @@ def features(model: AdaptedModel, case: Case) -> torch.Tensor:
     """What a linear head reads; for open vocabulary, whose normalised features a method may map, image embeddings."""
     model.eval()
     with torch.no_grad():
-        return model.encode(case.images()) if case.track == "open_vocabulary" else model.features(case.images())
+        return model.encode(case.images()) if case.track == "openvocab" else model.features(case.images())

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from peftmark.methods import AdaptedModel, Context, adapt
 
-CASE = Case("coop", "open_vocabulary")
+CASE = Case("coop", "openvocab")
 TEMPLATES = ("a picture of a {}.", "{} in a field.")
 START, SCALE = 1, 1 / 0.07
 DEEP = ("ivlp", "maple", "promptsrc")

@@ -32,7 +32,7 @@ def data(case: Case) -> list[tuple[Tensor, Tensor]]:
 def unprepared(case: Case, **config: object) -> AdaptedModel:
     anatomy, method = case.anatomy(), make_method(case.method, config)
     torch.manual_seed(1)
-    if case.track == "open_vocabulary":
+    if case.track == "openvocab":
         return OpenVocabularyClassifier(anatomy, method, CLASS_NAMES, ["a photo of a {}."])
     return Classifier(anatomy, method, CLASSES, 3 if case.track == "video" else None)
 

@@ -38,7 +38,7 @@ def test_an_epoch_of_training(compare: Any, tmp_path: Path, method: str) -> None
         torch.manual_seed(0)
         anatomy, names = find_backbone(backbone).build(pretrained=True), data.train.class_names
         model: AdaptedModel
-        if task.track == "open_vocabulary":
+        if task.track == "openvocab":
             model = OpenVocabularyClassifier(anatomy, make_method(method), names, task.templates)
         else:
             model = Classifier(anatomy, make_method(method), len(names))

@@ -43,11 +43,11 @@ def test_all_tracks_and_groups_are_there() -> None:
         ("image", "natural"),
         ("image", "specialized"),
         ("image", "structured"),
-        ("open_vocabulary", "base-to-new"),
-        ("open_vocabulary", "cross-dataset"),
-        ("open_vocabulary", "domain generalization"),
-        ("open_vocabulary", "domain shift"),
-        ("open_vocabulary", "few-shot"),
+        ("openvocab", "base-to-new"),
+        ("openvocab", "cross-dataset"),
+        ("openvocab", "domain generalization"),
+        ("openvocab", "domain shift"),
+        ("openvocab", "few-shot"),
         ("video", "temporal"),
         ("video", "appearance"),
     }
@@ -259,7 +259,7 @@ def test_cross_dataset_has_other_classes_in_every_test(data: dict[str, TaskData]
 def test_templates_take_a_name() -> None:
     for name in TASKS.names("embedded/*"):
         task: type[Task] = TASKS[name]
-        open_vocabulary = TASKS.entry(name).metadata["track"] == "open_vocabulary"
+        open_vocabulary = TASKS.entry(name).metadata["track"] == "openvocab"
         assert bool(task.templates) == open_vocabulary
         assert all(template.count("{}") == 1 for template in task.templates)
 

@@ -121,7 +121,7 @@ def load(name: str, draw: int = 0) -> tuple[Task, TaskData]:
 
 def test_few_shot(few: Path) -> None:
     task, data = load("fewshot/eurosat-1shot")
-    assert (task.track, task.group, task.metric) == ("open_vocabulary", "few-shot", "accuracy")
+    assert (task.track, task.group, task.metric) == ("openvocab", "few-shot", "accuracy")
     assert task.templates == ("a centered satellite photo of {}.",)
     assert data.train.images.shape == (4, 3, 16, 16)
     assert data.train.labels.tolist() == data.validation.labels.tolist() == [0, 1, 2, 3]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from peftmark.backbones import Anatomy, Insert, PackedTexts, find_backbone
-from peftmark.backbones.anatomy.anatomy import packed_texts
+from peftmark.backbones.anatomy import packed_texts
 from peftmark.methods.reparameterized.lora import LowRank
 
 

@@ -57,7 +57,7 @@ def tasks_of(name: str) -> set[str]:
 def test_embedded_has_three_tracks_and_every_task_a_suite() -> None:
     assert {TASKS.entry(task).metadata["track"] for task in tasks_of("embedded")} == {
         "image",
-        "open_vocabulary",
+        "openvocab",
         "video",
     }
     assert set().union(*map(tasks_of, EMBEDDED)) == set(TASKS.names("embedded/*"))

@@ -17,7 +17,7 @@ from peftmark.benchmark.launch import local, worker
 from peftmark.benchmark.launch.outcome import Options
 from peftmark.benchmark.plan.runs import Request, plan
 from peftmark.benchmark.run.prefix_cache import PrefixCache, memory_budget
-from peftmark.benchmark.run.run import inputs, prefix_cache, run
+from peftmark.benchmark.run import inputs, prefix_cache, run
 from peftmark.methods import AdaptedModel, Context, Phase
 from peftmark.methods.support import native_methods
 from peftmark.results import RunRecord, decode_record
@@ -39,7 +39,7 @@ def one_thread() -> Iterator[None]:
 def tasks(toy_plugin: Path) -> None:
     """The toy tasks and one of the open-vocabulary track, with another class at test time."""
 
-    @TASKS.register("toy/named", track="open_vocabulary", group="toys")
+    @TASKS.register("toy/named", track="openvocab", group="toys")
     class Named(TASKS["toy/bright"]):  # type: ignore[misc]
         """Dark or bright, by name; at test time also the other way round."""
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from peftmark.benchmark.plan.runs import Request, plan
-from peftmark.benchmark.run.run import evaluation, inputs, run, training
+from peftmark.benchmark.run import evaluation, inputs, run, training
 from peftmark.results import RunRecord, RunSpec, decode_record, encode_record
 
 CPU = torch.device("cpu")
@@ -186,7 +186,7 @@ def test_training_sees_neither_validation_nor_test(go: Go, tmp_path: Path, metho
     [
         ({"config": {"fault": "unsupported"}}, "unsupported", "setup", "Unsupported", "toys do not work here"),
         ({"method": "zero_shot"}, "unsupported", "setup", "Unsupported",
-         "zero_shot is for open_vocabulary tasks; toy/bright is image"),
+         "zero_shot is for openvocab tasks; toy/bright is image"),
         ({"method": "bitfit", "task": "toy/clips"}, "ok", "", "", ""),
         ({"method": "lora"}, "unsupported", "setup", "Unsupported", "toy/pixels has no transformer blocks"),
         ({"config": {"fault": "diverge"}}, "diverged", "train", "Diverged", "the loss is nan in epoch 1, at learning"),

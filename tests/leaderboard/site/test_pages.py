@@ -12,7 +12,7 @@ import pytest
 
 from peftmark.errors import PeftmarkError
 from peftmark.leaderboard import build_board
-from peftmark.leaderboard.site.pages.folder import MARKER
+from peftmark.leaderboard.site.folder import MARKER
 from peftmark.results import Card, decode_record, write_card
 
 if TYPE_CHECKING:

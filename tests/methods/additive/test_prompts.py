@@ -9,7 +9,7 @@ from invariants import CLASS_NAMES, Case, logits
 from peftmark.errors import PeftmarkError
 from peftmark.methods import AdaptedModel, adapt
 
-CASE = Case("coop", "open_vocabulary")
+CASE = Case("coop", "openvocab")
 
 
 def coop(**config: object) -> AdaptedModel:

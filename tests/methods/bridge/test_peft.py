@@ -220,8 +220,8 @@ def test_config_is_plain_data_that_makes_the_same_method_again(method: str) -> N
 
 @pytest.mark.parametrize("method", ["peft/lora", "peft/ia3", "peft/ln_tuning"])
 def test_open_vocabulary(method: str) -> None:
-    case = Case(method, "open_vocabulary")
-    model, zero_shot = case.model(), Case("zero_shot", "open_vocabulary").model()
+    case = Case(method, "openvocab")
+    model, zero_shot = case.model(), Case("zero_shot", "openvocab").model()
     assert torch.equal(logits(model, case), logits(zero_shot, case))
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     assert names

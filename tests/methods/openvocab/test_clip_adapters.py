@@ -14,7 +14,7 @@ from peftmark.errors import NotMergeable, PeftmarkError
 from peftmark.methods import AdaptedModel, adapt
 from peftmark.methods.openvocab.tip_adapter import KeyValueCache
 
-CASE = Case("zero_shot", "open_vocabulary")
+CASE = Case("zero_shot", "openvocab")
 TEMPLATES = ["a picture of a {}."]
 
 

@@ -28,7 +28,7 @@ def test_supervised_contrastive_loss_by_loops() -> None:
     assert loss.item() == pytest.approx(total / 8, rel=1e-5)
 
 
-@pytest.mark.parametrize("track", ["image", "video", "open_vocabulary"])
+@pytest.mark.parametrize("track", ["image", "video", "openvocab"])
 def test_gps_trains_the_largest_summed_gradient_of_each_neuron(track: str) -> None:
     case = Case("gps", track)
     model, sums, views = observer(case), {}, torch.Generator().manual_seed(0)

@@ -96,12 +96,12 @@ def test_counts_on_vit_b16(vit_b16: Anatomy, method: str, count: int) -> None:
     assert model.trainable_parameters(include_head=False) == count
 
 
-@pytest.mark.parametrize("track", ["image", "video", "open_vocabulary"])
+@pytest.mark.parametrize("track", ["image", "video", "openvocab"])
 def test_fish_mask_is_the_largest_per_sample_fisher(track: str) -> None:
     case = Case("fish_mask", track)
     scores = squares_by_hand(case, 1)
     everything = sum(score.numel() for score in scores.values())
-    head = 0 if track == "open_vocabulary" else HEAD
+    head = 0 if track == "openvocab" else HEAD
     assert_largest(prepared(case).anatomy.masks, scores, int(0.005 * (everything + head)) - head)
 
 
@@ -153,7 +153,7 @@ def test_head_mask_trains_whole_heads() -> None:
 
 @pytest.mark.parametrize("score", ["gradient", "magnitude"])
 def test_ffn_mask_trains_whole_nodes(score: str) -> None:
-    case = Case("ffn_mask", "open_vocabulary")
+    case = Case("ffn_mask", "openvocab")
     model = prepared(case, score=score)
     own = dict(case.anatomy().named_parameters())
     scores = squares_by_hand(case, 32) if score == "gradient" else {name: p.detach() ** 2 for name, p in own.items()}

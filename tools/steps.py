@@ -11,7 +11,7 @@ import torch
 
 from peftmark.backbones import find_backbone
 from peftmark.benchmark.measure.flops import count_flops
-from peftmark.benchmark.measure.speed import Step, TrainingStep, ratio, take_turns
+from peftmark.benchmark.measure.speed import MeasuredStep, Step, ratio, take_turns
 from peftmark.errors import Unsupported
 from peftmark.methods import adapt, make_method
 from peftmark.registry import METHODS
@@ -25,7 +25,7 @@ def build_step(backbone: str, method: str, images: torch.Tensor, labels: torch.T
     torch.manual_seed(0)
     batches = [(images, labels)] if make_method(method).needs_batches else None
     model = adapt(backbone, method, num_classes=CLASSES, pretrained=False, batches=batches)
-    return TrainingStep(model, images, labels, CLASSES)
+    return MeasuredStep(model, images, labels, CLASSES)
 
 
 def measure(backbone: str, methods: Sequence[str], batch_size: int, warmup: int, rounds: int) -> Iterator[pd.DataFrame]:

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from ...backbones.anatomy.quantized import is_quantized
 from ...methods import AdaptedModel
 from ...results import Memory, MemoryBreakdown
-from .speed import TrainingStep
+from .speed import MeasuredStep
 
 Part = Literal["weights", "gradients", "optimizer", "activations", "inputs"]
 PARTS: tuple[Part, ...] = ("weights", "gradients", "optimizer", "activations", "inputs")
@@ -85,7 +85,7 @@ def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
         yield tensor
 
 
-def estimate_memory(step: TrainingStep) -> Memory:
+def estimate_memory(step: MeasuredStep) -> Memory:
     """Peaks of the second training step and of inference, from the storages that live.
 
     Args:
@@ -102,8 +102,8 @@ def estimate_memory(step: TrainingStep) -> Memory:
     model.train()
     with storages:
         step()
-        if step.optimizer is not None:
-            state = (value for values in step.optimizer.state.values() for value in values.values())
+        if step.step.optimizer is not None:
+            state = (value for values in step.step.optimizer.state.values() for value in values.values())
             storages.claim("optimizer", (value for value in state if isinstance(value, Tensor)))
         storages.reset_peak()
         step()
@@ -137,7 +137,7 @@ STEPS = 3
 """Training steps of which a GPU's peak is read: the first of them may pick other kernels than the rest."""
 
 
-def measure_memory(step: TrainingStep) -> Memory:
+def measure_memory(step: MeasuredStep) -> Memory:
     """The same peaks from the allocator of the GPU that a new step is on, which must hold nothing else."""
 
     def steps() -> None:
@@ -146,7 +146,7 @@ def measure_memory(step: TrainingStep) -> Memory:
 
     step()  # the optimizer's state exists
     allocated, reserved = _device_peak(steps)
-    step.optimizer = None
+    step.step.optimizer = None
     for parameter in step.trained:
         parameter.grad = None
     evaluated, _ = _device_peak(step.infer)

@@ -22,7 +22,7 @@ from ..run.run import count_parameters, now
 from .adapter_file import safetensors_bytes
 from .flops import count_flops
 from .memory import estimate_memory, fake, measure_memory
-from .speed import TrainingStep, measure_speed
+from .speed import MeasuredStep, measure_speed
 
 SCORING_BATCH = 2
 """Images on which a method that scores parameters scores them: whichever it chooses, they cost the same."""
@@ -71,8 +71,7 @@ def _estimated(record: CostRecord) -> CostRecord:
     spec = record.spec
     # which entries of a parameter train is read from real masks, and tokens are looked up in real tables
     real = (
-        make_method(spec.method.name, spec.method.config).needs_batches
-        or main_track(spec.method.name) == "openvocab"
+        make_method(spec.method.name, spec.method.config).needs_batches or main_track(spec.method.name) == "openvocab"
     )
     with torch.device("cpu" if real else "meta"):
         model = build(spec, torch.device("cpu"))
@@ -85,14 +84,14 @@ def _estimated(record: CostRecord) -> CostRecord:
         labels = torch.empty(spec.batch_size, dtype=torch.int64)
         if not real:
             params, storage = count_parameters(model), _storage(model)
-        memory = estimate_memory(training_step(spec, model, images, labels))
-        compute = _compute(training_step(spec, model, images, labels))
+        memory = estimate_memory(measured_step(spec, model, images, labels))
+        compute = _compute(measured_step(spec, model, images, labels))
     return msgspec.structs.replace(
         record, params=params, storage=storage, memory=MemoryCost(estimated=memory, measured=None), compute=compute
     )
 
 
-def _compute(step: TrainingStep) -> Compute:
+def _compute(step: MeasuredStep) -> Compute:
     train = count_flops(step)
     size = len(step.images)
     step.model.requires_grad_(False)  # the counter hooks into what requires gradients, and there are none below
@@ -116,7 +115,7 @@ def _storage(model: AdaptedModel) -> Storage:
 
 def _measured(record: CostRecord, device: torch.device) -> CostRecord:
     assert record.memory is not None
-    measured = measure_memory(training_step(record.spec, build(record.spec, device), *batch(record.spec, device)))
+    measured = measure_memory(measured_step(record.spec, build(record.spec, device), *batch(record.spec, device)))
     gc.collect()
     torch.cuda.empty_cache()
     return msgspec.structs.replace(record, memory=msgspec.structs.replace(record.memory, measured=measured))
@@ -127,11 +126,11 @@ def _timed(record: CostRecord, device: torch.device) -> CostRecord:
     spec = record.spec
     images, labels = batch(spec, device)
 
-    def made(method: MethodSpec) -> TrainingStep:
-        return training_step(spec, build(msgspec.structs.replace(spec, method=method), device), images, labels)
+    def made(method: MethodSpec) -> MeasuredStep:
+        return measured_step(spec, build(msgspec.structs.replace(spec, method=method), device), images, labels)
 
     step, full, bare = (made(m) for m in (spec.method, *(MethodSpec(name=n, version=1) for n in ("full", "linear"))))
-    merged: TrainingStep | None = made(spec.method)
+    merged: MeasuredStep | None = made(spec.method)
     try:
         assert merged is not None
         merged.model.merge()
@@ -178,5 +177,5 @@ def batch(spec: CostSpec, device: torch.device) -> tuple[Tensor, Tensor]:
     return images.to(device), labels.to(device)
 
 
-def training_step(spec: CostSpec, model: AdaptedModel, images: Tensor, labels: Tensor) -> TrainingStep:
-    return TrainingStep(model, images, labels, spec.num_classes, spec.precision, spec.gradient_checkpointing)
+def measured_step(spec: CostSpec, model: AdaptedModel, images: Tensor, labels: Tensor) -> MeasuredStep:
+    return MeasuredStep(model, images, labels, spec.num_classes, spec.precision, spec.gradient_checkpointing)

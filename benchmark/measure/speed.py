@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ...methods import AdaptedModel, Context
 from ...results import InferenceSpeed, Speed, Timing
-from ..run.memory_savings import autocast, checkpointed
+from ..run.memory_savings import autocast
+from ..run.step import TrainingStep, make_optimizer
 
 Step = Callable[[], None]
 
@@ -21,8 +22,12 @@ EPOCH = 1000
 """Steps of an epoch that does not end while its steps are measured."""
 
 
-class TrainingStep:
-    """One whole step as `benchmark.training` does it: loss, backward, AdamW. Data are given, so none are loaded."""
+RATE, DECAY = 1e-4, 0.01
+"""Of a measured step: of no account for what it costs."""
+
+
+class MeasuredStep:
+    """The trainer's own step (`run.step`) on given data, so that none are loaded; and inference on them."""
 
     def __init__(
         self,
@@ -32,38 +37,30 @@ class TrainingStep:
         classes: int,
         precision: str = "float32",
         gradient_checkpointing: bool = False,
+        optimizer: str = "adamw",
     ) -> None:
         self.model, self.images, self.labels = model, images, labels
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4) if self.trained else None
-        self.context = Context(epochs=1, steps_per_epoch=EPOCH, class_names=tuple(map(str, range(classes))))
-        self.precision = precision
-        self.gradient_checkpointing = gradient_checkpointing
+        context = Context(epochs=1, steps_per_epoch=EPOCH, class_names=tuple(map(str, range(classes))))
+        self.step = TrainingStep(
+            model,
+            make_optimizer(self.trained, optimizer, RATE, DECAY) if self.trained else None,
+            context,
+            precision,
+            gradient_checkpointing,
+        )
 
     def __call__(self) -> None:
-        method = self.model.method
-        if self.optimizer is not None:
-            self.optimizer.zero_grad(set_to_none=True)  # before the forward pass, which would hold them on its peak
-        with (
-            checkpointed(self.model.anatomy, self.gradient_checkpointing),
-            autocast(self.precision, self.images.device),
-        ):
-            loss = method.loss(self.model, self.images, self.labels, self.context)
-        if self.optimizer is not None:
-            loss.backward()
-            method.after_backward(self.model, self.context)
-            self.model.optimizer_step(self.optimizer)
-            self.context.step += 1
-            method.after_step(self.model, self.context)
+        self.step(self.images, self.labels)
 
     def infer(self) -> None:
         """Inference on the same images."""
         self.model.eval()
-        with torch.no_grad(), autocast(self.precision, self.images.device):
+        with torch.no_grad(), autocast(self.step.precision, self.images.device):
             self.model(self.images)
         self.model.train()
 
-    def of_one(self) -> TrainingStep:
+    def of_one(self) -> MeasuredStep:
         """The same with one image."""
         one = copy.copy(self)
         one.images, one.labels = self.images[:1], self.labels[:1]
@@ -121,7 +118,7 @@ TURNS = {"cpu": (3, 12), "cuda": (10, 40)}
 """Warm-up and timed rounds, by device type."""
 
 
-def measure_speed(step: TrainingStep, full: TrainingStep, bare: TrainingStep, merged: TrainingStep | None) -> Speed:
+def measure_speed(step: MeasuredStep, full: MeasuredStep, bare: MeasuredStep, merged: MeasuredStep | None) -> Speed:
     """Times of training and inference, in rounds with those that they are compared with.
 
     Args:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import torch
@@ -16,7 +17,7 @@ from ...results import PhaseCost
 from ..plan.protocol import Protocol
 from .failures import Diverged
 from .inputs import Inputs, Lazily
-from .memory_savings import autocast, checkpointed
+from .step import TrainingStep, make_optimizer
 
 Curve = list[dict[str, float]]
 
@@ -96,11 +97,12 @@ def train(
     trained = _trained(model)
     if not trained or protocol.epochs == 0:
         return []
-    optimizer = _optimizer(trained, protocol, learning_rate)
+    optimizer = make_optimizer(trained, protocol.optimizer, learning_rate, protocol.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: _schedule(step / context.steps_per_epoch, protocol)
     )
     order = torch.Generator().manual_seed(seed)
+    step = TrainingStep(model, optimizer, context, protocol.precision, protocol.gradient_checkpointing, start)
     curve = []
     model.train()
     for epoch in range(protocol.epochs):
@@ -109,16 +111,7 @@ def train(
         with losses:
             for batch, batch_labels in _batches(images, labels, protocol.batch_size, order):
                 rate = optimizer.param_groups[0]["lr"]
-                optimizer.zero_grad(set_to_none=True)  # before the forward pass, which would hold them on its peak
-                recomputing = checkpointed(model.anatomy, protocol.gradient_checkpointing)
-                with recomputing, autocast(protocol.precision, labels.device), model.start_from(start):
-                    loss = model.method.loss(model, batch, batch_labels, context)
-                losses.add(loss, rate, len(batch))
-                loss.backward()
-                model.method.after_backward(model, context)
-                model.optimizer_step(optimizer)
-                context.step += 1
-                model.method.after_step(model, context)
+                step(batch, batch_labels, partial(losses.add, rate=rate, size=len(batch)))
                 schedule.step()
         curve.append(
             {"epoch": float(epoch + 1), "train_loss": losses.total / len(labels), "learning_rate": losses.rates[-1]}
@@ -170,18 +163,6 @@ def _batches(
     chosen_images, chosen_labels = (permutation.to(device).split(size) for device in (images.device, labels.device))
     for at, labels_at in zip(chosen_images, chosen_labels, strict=True):
         yield images[at].to(labels.device), labels[labels_at]
-
-
-def _optimizer(parameters: list[torch.nn.Parameter], protocol: Protocol, rate: float) -> torch.optim.Optimizer:
-    """Decay is for matrices: it would pull a bias, norm or scale to zero, not towards the backbone's value."""
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": protocol.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if protocol.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=rate)
 
 
 def _schedule(epoch: float, protocol: Protocol) -> float:

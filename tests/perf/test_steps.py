@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from peftmark import METHODS
-from peftmark.benchmark.measure.speed import TrainingStep
+from peftmark.benchmark.measure.speed import MeasuredStep
 from peftmark.errors import Unsupported
 from peftmark.methods import adapt, make_method
 
@@ -37,22 +37,22 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.randint(CLASSES, (BATCH,), generator=generator)
 
 
-def step(backbone: str, method: str, **config: Any) -> TrainingStep:
+def step(backbone: str, method: str, **config: Any) -> MeasuredStep:
     """On a random backbone: loss, backward, AdamW; with nothing to train, a forward pass."""
     torch.manual_seed(0)
     images, labels = data()
     batches = [(images, labels)] if make_method(method, config).needs_batches else None
     model = adapt(backbone, method, num_classes=CLASSES, pretrained=False, batches=batches, **config)
-    return TrainingStep(model, images, labels, CLASSES)
+    return MeasuredStep(model, images, labels, CLASSES)
 
 
 @pytest.fixture(scope="module")
-def full() -> TrainingStep:
+def full() -> MeasuredStep:
     return step(SMALL, "full")
 
 
 @pytest.mark.parametrize("method", ["full", *IMAGE_METHODS])
-def test_step_against_full(compare, full: TrainingStep, method: str) -> None:
+def test_step_against_full(compare, full: MeasuredStep, method: str) -> None:
     """Full fine-tuning against itself comes first: what is between its quartiles is noise."""
     try:
         candidate = step(SMALL, method)

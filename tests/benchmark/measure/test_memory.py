@@ -13,8 +13,8 @@ from torch.profiler import ProfilerActivity, record_function
 
 from peftmark.backbones import find_backbone
 from peftmark.benchmark.measure.memory import LiveStorages, estimate_memory, fake, measure_memory
-from peftmark.benchmark.measure.profile import batch, build, training_step
-from peftmark.benchmark.measure.speed import TrainingStep
+from peftmark.benchmark.measure.profile import batch, build, measured_step
+from peftmark.benchmark.measure.speed import MeasuredStep
 from peftmark.methods import make_method
 from peftmark.registry import METHODS
 from peftmark.results import CostSpec, MethodSpec
@@ -45,8 +45,8 @@ def spec(method: str, backbone: str = "embedded/vit", size: int = 40, batch_size
     )
 
 
-def new_step(cost: CostSpec) -> TrainingStep:
-    return training_step(cost, build(cost, CPU), *batch(cost, CPU))
+def new_step(cost: CostSpec) -> MeasuredStep:
+    return measured_step(cost, build(cost, CPU), *batch(cost, CPU))
 
 
 def faked(cost: CostSpec) -> Any:
@@ -58,7 +58,7 @@ def faked(cost: CostSpec) -> Any:
             torch.empty(cost.batch_size, *cost.input_shape),
             torch.empty(cost.batch_size, dtype=torch.int64),
         )
-        return estimate_memory(training_step(cost, model, images, labels))
+        return estimate_memory(measured_step(cost, model, images, labels))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -71,7 +71,7 @@ def test_a_fake_step_weighs_what_the_real_one_weighs(method: str, variant: str) 
     assert sum(getattr(parts, name) for name in parts.__struct_fields__) == estimated.train_peak_allocated_bytes
 
 
-def allocator_peak(step: TrainingStep) -> int:
+def allocator_peak(step: MeasuredStep) -> int:
     """Bytes that torch.profiler saw alive at the peak of the second step, without what was there before the first."""
     gc.collect()  # what an earlier test left would otherwise be freed within, and counted
     gc.disable()
@@ -108,7 +108,7 @@ def test_the_estimate_is_what_the_allocator_gives(method: str, precision: str) -
     )
 
 
-def tensors(step: TrainingStep) -> list[torch.Tensor]:
+def tensors(step: MeasuredStep) -> list[torch.Tensor]:
     masks = step.model.anatomy.masks.values()
     return [*step.model.parameters(), *step.model.buffers(), *masks, step.images, step.labels]
 
@@ -119,7 +119,7 @@ def tensors(step: TrainingStep) -> list[torch.Tensor]:
 def test_the_estimate_is_what_a_gpu_measures(method: str, precision: str) -> None:
     cost = spec(method, "vit_small_patch16_224", 224, batch_size=32, precision=precision)
     device = torch.device("cuda")
-    measured = measure_memory(training_step(cost, build(cost, device), *batch(cost, device)))
+    measured = measure_memory(measured_step(cost, build(cost, device), *batch(cost, device)))
     estimated = faked(cost)
     assert measured.train_peak_allocated_bytes == pytest.approx(estimated.train_peak_allocated_bytes, rel=0.05)
     assert measured.eval_peak_allocated_bytes == pytest.approx(estimated.eval_peak_allocated_bytes, rel=0.05)
@@ -194,6 +194,6 @@ def test_what_each_saving_saves() -> None:
 
 def test_tied_tensors_are_faked_once() -> None:
     model = build(spec("vera"), CPU)  # its projections are shared by all blocks
-    before = estimate_memory(TrainingStep(model, *batch(spec("vera"), CPU), 10))
+    before = estimate_memory(MeasuredStep(model, *batch(spec("vera"), CPU), 10))
     again = faked(spec("vera"))
     assert again.breakdown_bytes.weights == before.breakdown_bytes.weights  # type: ignore[union-attr]

@@ -209,9 +209,9 @@ def test_a_variant_that_cannot_be(settings: dict[str, Any], message: str) -> Non
 
 
 def test_quantisation_without_torchao_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    from peftmark.backbones.anatomy.anatomy import quantized as frozen
+    from peftmark.backbones.anatomy import quantized
 
-    monkeypatch.setattr(frozen, "find_spec", lambda name: None)
+    monkeypatch.setattr(quantized, "find_spec", lambda name: None)
     with pytest.raises(PeftmarkError, match=r"needs torchao: pip install 'peftmark\[quant\]'"):
         spec("lora", precision="bfloat16", frozen_dtype="nf4")
 

@@ -13,7 +13,9 @@ from click.testing import CliRunner
 from peftmark.backbones import find_backbone
 from peftmark.benchmark.measure import speed
 from peftmark.benchmark.measure.flops import count_flops
-from peftmark.methods import AdaptedModel, adapt
+from peftmark.benchmark.plan.protocol import load_protocol
+from peftmark.benchmark.run.training import train
+from peftmark.methods import AdaptedModel, Context, adapt
 from peftmark.tools import steps
 
 
@@ -43,17 +45,25 @@ def test_every_round_runs_every_step_once_in_order() -> None:
     assert min(seconds["slow"]) > 0.019 > max(seconds["fast"])
 
 
-def test_a_step_is_the_training_s_own() -> None:
-    """The same as a step of AdamW by hand."""
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_measured_step_is_the_trainer_s_own(optimizer: str) -> None:
+    """Three of them move a model as three epochs of one batch do, bit by bit."""
     images, labels = torch.randn(4, 3, 40, 40), torch.tensor([0, 1, 2, 0])
-    timed = model("bitfit").train()
-    by_hand = copy.deepcopy(timed)
-    speed.TrainingStep(timed, images, labels, 3)()
-    optimizer = torch.optim.AdamW([p for p in by_hand.parameters() if p.requires_grad], lr=1e-4)
-    torch.nn.functional.cross_entropy(by_hand(images), labels).backward()
-    optimizer.step()
-    for (name, one), other in zip(timed.named_parameters(), by_hand.parameters(), strict=True):
+    overrides = {"optimizer": optimizer, "weight_decay": speed.DECAY, "batch_size": 4, "epochs": 3}
+    protocol = load_protocol("embedded-v1", {**overrides, "schedule": "constant", "warmup_epochs": 0})
+    start = model("ssf").train()
+    measured, trained = copy.deepcopy(start), copy.deepcopy(start)
+    step = speed.MeasuredStep(measured, images, labels, 3, optimizer=optimizer)
+    order = torch.Generator().manual_seed(7)
+    for _ in range(3):
+        at = torch.randperm(4, generator=order)
+        step.images, step.labels = images[at], labels[at]
+        step()
+    train(trained, images, labels, protocol, speed.RATE, Context(3, 1, ("a", "b", "c")), seed=7)
+    for (name, one), other in zip(measured.named_parameters(), trained.parameters(), strict=True):
         assert torch.equal(one, other), name
+    moved = [one for one, other in zip(measured.parameters(), start.parameters(), strict=True) if not one.equal(other)]
+    assert len(moved) == sum(parameter.requires_grad for parameter in start.parameters())
 
 
 def test_flops_of_training_steps() -> None:
@@ -63,7 +73,7 @@ def test_flops_of_training_steps() -> None:
     """
     images, labels = torch.randn(4, 3, 40, 40), torch.tensor([0, 1, 2, 0])
     flops = {
-        method: count_flops(speed.TrainingStep(model(method).train(), images, labels, 3))
+        method: count_flops(speed.MeasuredStep(model(method).train(), images, labels, 3))
         for method in ("full", "linear")
     }
     width, tokens, blocks, patch = 128, 26, 6, 3 * 8 * 8

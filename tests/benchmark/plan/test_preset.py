@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from peftmark import METHODS
+from peftmark.benchmark.plan import preset as presets
 from peftmark.benchmark.plan.preset import CHANGED, load_presets
 from peftmark.benchmark.plan.protocol import load_protocol, protocol_of
 from peftmark.benchmark.plan.runs import Request, plan
-from peftmark.benchmark.plan import preset as presets
 from peftmark.benchmark.run.run import run
 from peftmark.errors import PeftmarkError
 from peftmark.methods import make_method

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from peftmark.benchmark.plan.runs import Request, plan
+from peftmark.benchmark.run import training
 from peftmark.benchmark.run.normalize import Preprocess
-from peftmark.benchmark.run.run import run, training
+from peftmark.benchmark.run.run import run
 from peftmark.results import RunRecord
 from peftmark.tasks import Split, TaskData
 

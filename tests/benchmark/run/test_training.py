@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from peftmark import BACKBONES, Anatomy, Method
 from peftmark.benchmark.plan.protocol import Protocol, load_protocol
-from peftmark.benchmark.run.training import Diverged, _optimizer, _schedule, steps_per_epoch, train
+from peftmark.benchmark.run.step import make_optimizer
+from peftmark.benchmark.run.training import Diverged, _schedule, steps_per_epoch, train
 from peftmark.methods import AdaptedModel, Classifier, Context
 
 
@@ -127,12 +128,12 @@ def test_train_loss_is_the_mean_over_images_and_the_rate_the_last(model: Adapted
 def test_only_matrices_are_decayed(model: AdaptedModel) -> None:
     parameters = list(model.parameters())
     for name, kind in (("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)):
-        optimizer = _optimizer(parameters, protocol(optimizer=name, weight_decay=0.3), 0.1)
+        optimizer = make_optimizer(parameters, name, 0.1, weight_decay=0.3)
         assert type(optimizer) is kind
         decay = {p.dim(): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
         assert decay == {2: 0.3, 1: 0.0}
         assert sum(len(group["params"]) for group in optimizer.param_groups) == len(parameters)
-    only_biases = _optimizer([p for p in parameters if p.dim() == 1], protocol(), 0.1)
+    only_biases = make_optimizer([p for p in parameters if p.dim() == 1], "adamw", 0.1, weight_decay=0.3)
     assert len(only_biases.param_groups) == 1
 
 

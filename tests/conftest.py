@@ -99,7 +99,7 @@ def registries() -> Iterator[None]:
     for name in [name for name in sys.modules if name.startswith("peftmark_plugin_")]:
         del sys.modules[name]
     if "peftmark.benchmark.run.run" in sys.modules:
-        from peftmark.benchmark.run.run import run
+        from peftmark.benchmark.run import run
 
         for cache in (run.load_task, run._data_sha256, run._pretrained):
             cache.cache_clear()

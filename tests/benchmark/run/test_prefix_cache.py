@@ -364,6 +364,7 @@ def test_a_worker_without_it_writes_the_same(
     """Runs of a worker share one cache; a spec says nothing of it, and only records are left in the results."""
     for name in ("_options", "_broken", "_cache"):
         monkeypatch.setattr(worker, name, None)
+    monkeypatch.setattr(worker, "keep_freed_memory", lambda: None)  # it would hold for all tests that follow here
     request = Request(
         methods=["linear"], tasks=["toy/bright"], backbones=[f"embedded/vit@{checkpoint}"], seeds=[0, 1],
         protocol_settings={"epochs": 2, "batch_size": 4, "warmup_epochs": 0},

@@ -58,6 +58,21 @@ def test_links_lead_somewhere(document: str) -> None:
 
 
 @needs_checkout
+def test_files_that_documents_name_are_there() -> None:
+    """A path with a folder in it is from the root or from the document's own folder."""
+    documents = [*(ROOT / name for name in DOCUMENTS), *ROOT.glob("[!.]*/**/README.md")]
+    documents = [path for path in documents if not {"runs", "build"} & set(path.relative_to(ROOT).parts)]
+    assert len(documents) > 8
+    absent = [
+        (str(document.relative_to(ROOT)), name)
+        for document in documents
+        for name in re.findall(r"`(\w+(?:/\w+)+\.(?:py|md|toml))`", document.read_text())
+        if not (ROOT / name).exists() and not (document.parent / name).exists()
+    ]
+    assert absent == []
+
+
+@needs_checkout
 def test_every_equation_of_the_survey_has_its_classes() -> None:
     """Of each row, and each class is in the file that it is linked to."""
     text = (ROOT / "methods/README.md").read_text()

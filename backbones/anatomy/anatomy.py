@@ -1,6 +1,6 @@
 """Anatomy: what of a backbone a method may touch.
 
-A method is written once against an anatomy's parts (`block_parts`); one builder per backbone family provides them.
+A method is written once against an anatomy's parts (`parts`); one builder per backbone family provides them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Anatomy(ABC):
         mean, std: of the normalisation that the weights expect, on pixels in [0, 1].
         log: everything inserted so far, in order.
         masks: of parameters of which only some entries train (see `train_entries`), by name.
-        held_in: what frozen matrices are held in (see `frozen.hold`).
+        held_in: what frozen matrices are held in (see `quantized.hold`).
         num_frames: T of the clips that the model is for, whose frames come as N·T images; None for images.
         text_lack: why there is no `text`, in words that follow the backbone's name.
     """

@@ -200,7 +200,7 @@ def _data_sha256(name: str, draw: int) -> str:
 
 
 def count_parameters(model: AdaptedModel) -> Params:
-    """The five numbers of MEASUREMENT.md."""
+    """What trains, with and without the head; what an adapter file stores; what merging leaves; all there is."""
     return Params(
         trainable=model.trainable_parameters(),
         trainable_without_head=model.trainable_parameters(include_head=False),

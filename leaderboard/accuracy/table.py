@@ -1,4 +1,4 @@
-"""The board as data: tracks hold tables, tables rows, rows cells. How records become these is in `tables`."""
+"""The board as data: tracks hold tables, tables rows, rows cells. How records become these is in `build`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Costs as data: a sheet for each backbone and input, with its rows. How records become these is in `efficiency`."""
+"""Costs as data: a sheet for each backbone and input, with its rows. How records become these is in `build`."""
 
 from __future__ import annotations
 

@@ -5,4 +5,5 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "anatomy")]
+sys.path.insert(0, str(Path(__file__).parent / "anatomy"))
+sys.path.insert(0, str(Path(__file__).parent))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "bridge")]
+sys.path.insert(0, str(Path(__file__).parent / "bridge"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 from invariants import CASES, Case
 

@@ -102,15 +102,17 @@ class OpenVocabularyClassifier(AdaptedModel):
         self.text.set_class_names(self.class_names)  # for inserts whose state by class has changed
 
     def text_features(self) -> Tensor:
-        """Normalised features (C, E) of the classes; kept while nothing can change them."""
-        if self._text_features is not None:
-            return self._text_features
-        changing = self.training and self.text.trainable
-        with torch.set_grad_enabled(changing and torch.is_grad_enabled()):
-            features = self.class_features()
-        if not changing:
-            self._text_features = features
-        return features
+        """Normalised features (C, E) of the classes, with gradients where these are recorded and reach the text side.
+
+        Otherwise, while nothing can change them, they are kept.
+        """
+        if self.text.trainable and (self.training or torch.is_grad_enabled()):
+            self._text_features = None
+            return self.class_features()
+        if self._text_features is None:
+            with torch.inference_mode(False), torch.no_grad():  # what is kept may be trained with later
+                self._text_features = self.class_features()
+        return self._text_features
 
     def class_features(self) -> Tensor:
         """The same, computed anew: by the prompt, or over the templates where there is none."""

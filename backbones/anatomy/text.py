@@ -111,6 +111,7 @@ class TextTower(ABC):
     def embed(self, ids: Tensor) -> Tensor:
         """Ids (C, L) -> token embeddings (C, L, width), positions not added."""
 
+    @torch.inference_mode(False)  # what is kept of a prediction could not be trained with
     def _write(self, template: str) -> tuple[Tensor, PackedTexts | None]:
         """The ids of the class names of now in a template, and packed: kept for a tower that trains."""
         if template not in self._written:

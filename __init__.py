@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backbones import Anatomy
+    from .benchmark.plan.suite import SUITES
     from .errors import PeftmarkError
     from .methods import Method, adapt
-    from .registry import BACKBONES, METHODS, SUITES, TASKS
+    from .registry import BACKBONES, METHODS, TASKS
     from .results import load_costs, load_results
     from .tasks import Task
 
@@ -21,7 +22,7 @@ __version__ = "0.1.0"
 _HOME = {
     "BACKBONES": "registry",
     "METHODS": "registry",
-    "SUITES": "registry",
+    "SUITES": "benchmark.plan.suite",
     "TASKS": "registry",
     "Anatomy": "backbones",
     "Method": "methods",

@@ -14,8 +14,9 @@ import torch
 from ..backbones import find_backbone
 from ..backbones.weights import SUFFIXES, local_weights, weights_folder
 from ..errors import PeftmarkError
-from ..registry import SUITES, TASKS
+from ..registry import TASKS
 from .environment import PACKAGES, find_device, hardware_class
+from .plan.suite import SUITES
 
 DATA = "PEFTMARK_DATA"
 """Environment variable: the folder with the data sets."""

@@ -86,7 +86,7 @@ def profile_command(
     if results is not None:
         store = Store(results)
         with store.lock():
-            store.write_cost(record)
+            store.write_cost(record, store.cost_paths().get(record.cost_id))
     click.echo(encode_record(record).decode() if as_json else _describe_cost(record), nl=not as_json)
     if record.status not in ("ok", "unsupported"):
         raise SystemExit(1)

@@ -94,18 +94,18 @@ class Store:
         """The same of cost records, by cost id."""
         return _by_id(self.cost_files())
 
-    def path(self, run_id: str) -> Path:
-        """Where the record with this id is, or would be written."""
-        direct = self.root / f"{run_id}.json"
-        return direct if direct.exists() else self.paths().get(run_id, direct)
+    def write(self, record: RunRecord, at: Path | None = None) -> Path:
+        """Write a record where the last one of its id lies (`paths` says it), by default in the folder itself.
 
-    def write(self, record: RunRecord) -> Path:
-        path = self.path(record.run_id)
+        The folder is not listed: with 100,000 records that takes longer than a short run.
+        """
+        path = at or self.root / f"{record.run_id}.json"
         write_atomically(path, encode_record(record))
         return path
 
-    def write_cost(self, record: CostRecord) -> Path:
-        path = self.cost_paths().get(record.cost_id, self.root / COSTS / f"{record.cost_id}.json")
+    def write_cost(self, record: CostRecord, at: Path | None = None) -> Path:
+        """As `write`, by default among the folder's own costs."""
+        path = at or self.root / COSTS / f"{record.cost_id}.json"
         write_atomically(path, encode_record(record))
         return path
 
@@ -130,7 +130,7 @@ class Store:
         """Files of runs, wherever below the folder they lie."""
         if not self.root.is_dir():
             return
-        # the folder's own before its sub-folders': where a record lies twice, `path` and `load` mean the same one
+        # the folder's own before its sub-folders': where a record lies twice, `paths` and `load` mean the same one
         for path in sorted(self.root.rglob("*.json"), key=lambda path: (len(path.parts), path)):
             parts = path.relative_to(self.root).parts[:-1]
             if not {CARDS, ADAPTERS, COSTS, PERF} & set(parts) and not path.name.startswith("."):

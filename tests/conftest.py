@@ -87,7 +87,8 @@ def invoke(
 @pytest.fixture
 def registries() -> Iterator[None]:
     """What a test registers is forgotten after it."""
-    from peftmark.registry import BACKBONES, METHODS, SUITES, TASKS
+    from peftmark.benchmark.plan.suite import SUITES
+    from peftmark.registry import BACKBONES, METHODS, TASKS
 
     catalogues = (BACKBONES, METHODS, SUITES, TASKS)
     before = [(dict(registry._all()), dict(registry._targets)) for registry in catalogues]

@@ -90,10 +90,10 @@ def _failed(spec: Spec, options: Options, status: Literal["timeout", "error"], e
     try:
         if isinstance(spec, CostSpec):
             cost = failed(new_record(spec, device), status, error)
-            store.write_cost(cost)
+            store.write_cost(cost, options.places.get(spec.id))
             return Outcome.of(cost, 0.0)
         record = failed_record(spec, device, status, error)
-        store.write(record)
+        store.write(record, options.places.get(spec.id))
         return Outcome.of(record, 0.0)
     except OSError as problem:  # a full disk must not end the other runs
         message = f"{error.message}; its record cannot be written ({problem.strerror})"

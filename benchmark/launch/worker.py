@@ -86,7 +86,7 @@ def _run(spec: RunSpec, options: Options) -> RunRecord:
     adapter = Path(options.results) / ADAPTERS / f"{spec.run_id}.safetensors" if options.save_adapters else None
     checkpoint = options.checkpoints.get(spec.backbone.weights)
     record = run(spec, torch.device(options.device), checkpoint, adapter, _cache)
-    store.write(record)
+    store.write(record, options.places.get(spec.id))
     if record.status == "ok":
         describe_pair(store.root, spec.method.name, spec.backbone.name)
         describe_task(store.root, *load_task(spec.task.name, draw_of(spec.task.name, spec.seed)))
@@ -97,7 +97,7 @@ def _profile(spec: CostSpec, options: Options) -> CostRecord:
     store = Store(options.results)
     measured = spec.hardware_class is not None
     record = profile(spec, torch.device(options.device) if measured else None, speed=measured)
-    store.write_cost(record)
+    store.write_cost(record, options.places.get(spec.id))
     if record.status == "ok":
         describe_pair(store.root, spec.method.name, spec.backbone)
     return record

@@ -22,6 +22,8 @@ class Pending:
     """Finished records by status."""
     damaged: list[Path]
     """Files under a planned record's name that are not it."""
+    places: dict[str, Path]
+    """Where the records that are to be made anew lie, by id; new ones go into the results folder itself."""
 
 
 EXISTING = ("skip", "retry", "overwrite")
@@ -34,7 +36,7 @@ def pending(specs: Sequence[Spec], store: Store, existing: str) -> Pending:
         existing: ``skip`` counts ok, unsupported, oom, diverged and timeout as finished, ``retry`` only ok,
             ``overwrite`` nothing.
     """
-    todo, damaged, done = [], [], Counter[str]()
+    todo, damaged, places, done = [], [], {}, Counter[str]()
     paths = store.paths() | store.cost_paths()
     finished = {"skip": FINISHED, "retry": frozenset({"ok"}), "overwrite": frozenset[str]()}[existing]
     for spec in specs:
@@ -43,12 +45,14 @@ def pending(specs: Sequence[Spec], store: Store, existing: str) -> Pending:
             status = _status(spec, path) if path else None
         except (PeftmarkError, OSError):
             damaged.append(cast(Path, path))
-            status = None
+            path = status = None
         if status in finished:
             done[status] += 1
         else:
             todo.append(spec)
-    return Pending(todo, done, damaged)
+            if path is not None:
+                places[spec.id] = path
+    return Pending(todo, done, damaged, places)
 
 
 def _status(spec: Spec, path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from ...errors import PeftmarkError
-from ...registry import METHODS, SUITES, TASKS, suite_entry
+from ...registry import METHODS, TASKS, Entry, Registry
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,6 +114,33 @@ def parse_suite(name: str, table: Mapping[str, Any], origin: str) -> Suite:
         raise PeftmarkError(f"suite {origin}: {error}") from error
 
 
+SUITES_FOLDER = Path(__file__).parent.parent / "suites"
+
+
+def suite_entry(path: Path) -> Entry[Suite]:
+    """The catalogue entry of a suite file; its name is the file's stem.
+
+    Raises:
+        PeftmarkError: where the file is not TOML.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PeftmarkError(f"{path} is not a TOML file: {error}") from error
+    return Entry(
+        name=path.stem,
+        metadata={"protocol": table.get("protocol", "")},
+        doc=str(table.get("description", "")),
+        origin=str(path),
+        qualname=path.stem,
+        load=lambda: parse_suite(path.stem, table, origin=str(path)),
+    )
+
+
+SUITES: Registry[Suite] = Registry("suite", lambda: map(suite_entry, sorted(SUITES_FOLDER.glob("*.toml"))))
+"""The suites that come with peftmark."""
+
+
 def find_suite(name: str) -> Suite:
     """A suite by name, or by the path of a TOML file.
 
@@ -123,6 +151,5 @@ def find_suite(name: str) -> Suite:
         path = Path(name)
         if not path.is_file():
             raise PeftmarkError(f"no suite file {name}")
-        suite: Suite = suite_entry(path).load()
-        return suite
+        return suite_entry(path).load()
     return SUITES[name]

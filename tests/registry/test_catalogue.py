@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 import peftmark
+from peftmark.benchmark.plan.suite import SUITES, suite_entry
 from peftmark.errors import PeftmarkError
-from peftmark.registry import BACKBONES, METHODS, SUITES, TASKS, Registry, scan_package, suite_entry
+from peftmark.registry import BACKBONES, METHODS, TASKS, Registry, scan_package
 
 ROOT = Path(peftmark.__file__).parent
 SHIPPED = [
@@ -57,7 +58,7 @@ def test_listing_imports_nothing_heavy() -> None:
         for registry in (METHODS, BACKBONES, TASKS, SUITES):
             assert [registry.entry(name).describe() for name in registry.names()]
             assert registry.expand("*")
-        heavy = {"torch", "peft", "numpy", "pandas", "timm", "open_clip", "sklearn", "rich", "msgspec"}
+        heavy = {"torch", "peft", "numpy", "pandas", "timm", "open_clip", "sklearn", "rich"}
         sys.exit(", ".join(sorted(heavy & set(sys.modules))) or None)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)

@@ -56,9 +56,22 @@ def test_records_in_subfolders_are_found_and_replaced_in_place(store: Store, rec
     written = record(status="error")
     path = store.root / "suite" / "deeper" / f"{written.run_id}.json"
     write_atomically(path, encode_record(written))
-    assert store.path(written.run_id) == path
-    assert store.write(record()) == path
+    assert store.paths() == {written.run_id: path}
+    assert store.write(record(), store.paths()[written.run_id]) == path
     assert files(store.root) == [f"suite/deeper/{written.run_id}.json"]
+
+
+def test_writing_does_not_list_the_folder(store: Store, record: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100,000 records, one more would take a second."""
+
+    def listed(*arguments: object, **options: object) -> None:
+        raise AssertionError("the folder was listed")
+
+    for module, name in ((os, "listdir"), (os, "scandir"), (os, "walk"), (Path, "rglob"), (Path, "iterdir")):
+        monkeypatch.setattr(module, name, listed)
+    path = store.write(record())
+    monkeypatch.undo()
+    assert files(store.root) == [path.name]
 
 
 def test_one_record_in_two_places_counts_once_and_is_the_same_one_everywhere(store: Store, record: Make) -> None:
@@ -69,7 +82,7 @@ def test_one_record_in_two_places_counts_once_and_is_the_same_one_everywhere(sto
     path = store.root / f"{written.run_id}.json"
     write_atomically(path, encode_record(written))
     assert store.load() == ([written], [])
-    assert store.path(written.run_id) == store.paths()[written.run_id] == path
+    assert store.paths()[written.run_id] == path
 
 
 def test_every_damaged_file_is_one_problem_and_nothing_is_lost(

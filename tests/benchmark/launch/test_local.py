@@ -193,9 +193,12 @@ def test_existing_records(house: House, invoke: Callable[..., Any]) -> None:
     assert house.files()[kept.stem] == before[kept.stem]
     assert len(house.records()) == 2
 
+    (house.store.root / "mine").mkdir()
+    kept = kept.rename(house.store.root / "mine" / kept.name)
     now, first = house.files(), house.records()
     code, out, err = house.run("--jobs", "1", "--existing", "overwrite")
     assert (code, out.splitlines()[-1], err) == (0, "2 ok; records in results", "")
+    assert sorted(path for path in house.store.root.rglob("*.json") if path.stem in now) == [damaged, kept]
     assert sorted(house.count("end").values()) == [2, 3]
     assert all(after[1] > now[run_id][1] for run_id, after in house.files().items())
     again = house.records()

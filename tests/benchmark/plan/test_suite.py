@@ -88,7 +88,7 @@ def test_embedded_full_runs_every_method() -> None:
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_reference_records_are_what_the_suite_plans_today(name: str) -> None:
     """A change to the harness must not make records of the same thing look like records of another."""
-    folder = Path(__file__).parents[2] / "results" / "records" / name
+    folder = Path(__file__).parents[3] / "results" / "records" / name
     recorded = {path.stem for path in folder.glob("*.json")}
     planned = {spec.id for spec in plan(Request(suite=name, seeds=[0, 1, 2])).specs}
     assert recorded

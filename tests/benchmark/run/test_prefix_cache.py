@@ -16,8 +16,9 @@ from peftmark import METHODS, TASKS, Anatomy, Method
 from peftmark.benchmark.launch import local, worker
 from peftmark.benchmark.launch.outcome import Options
 from peftmark.benchmark.plan.runs import Request, plan
-from peftmark.benchmark.run import inputs, prefix_cache, run
+from peftmark.benchmark.run import inputs, prefix_cache
 from peftmark.benchmark.run.prefix_cache import PrefixCache, memory_budget
+from peftmark.benchmark.run.run import run
 from peftmark.methods import AdaptedModel, Context, Phase
 from peftmark.methods.support import native_methods
 from peftmark.results import RunRecord, decode_record

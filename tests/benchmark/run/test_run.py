@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from peftmark.benchmark.plan.runs import Request, plan
-from peftmark.benchmark.run import evaluation, inputs, run, training
+from peftmark.benchmark.run import evaluation, inputs, training
+from peftmark.benchmark.run.run import run
 from peftmark.results import RunRecord, RunSpec, decode_record, encode_record
 
 CPU = torch.device("cpu")

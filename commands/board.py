@@ -1,0 +1,17 @@
+"""``peftmark board``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("board")
+@click.option("--results", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, metavar="DIR")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("board"), show_default=True, metavar="DIR")
+def board_command(results: Path, out: Path) -> None:
+    """Build the leaderboard from a folder of records and print its path."""
+    from ..leaderboard import build_board
+
+    click.echo(build_board(results, out).resolve())

@@ -1,0 +1,202 @@
+"""``peftmark run``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import PeftmarkError
+from ..registry import load_plugins
+from .labels import label
+from .progress import carry_out, summarize
+from .settings import import_option, parse_settings
+
+if TYPE_CHECKING:
+    from ..benchmark.plan.runs import Plan, Spec
+
+
+@click.command("run")
+@click.option("--suite", help="A suite's name, or a TOML file.")
+@click.option("--method", "methods", multiple=True, metavar="M", help="A method, or a wildcard (additive/*).")
+@click.option(
+    "--backbone", "backbones", multiple=True, metavar="B", help="timm/…, open_clip/…, a bare name, NAME@FILE."
+)
+@click.option("--task", "tasks", multiple=True, metavar="T", help="A task, or a wildcard (embedded/*).")
+@click.option("--seed", "seeds", multiple=True, type=click.IntRange(min=0), metavar="N", help="May be repeated.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="method.rank=8, protocol.epochs=2, …")
+@click.option("--results", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, metavar="DIR")
+@click.option("--existing", type=click.Choice(["skip", "retry", "overwrite"]), default="skip", show_default=True)
+@click.option(
+    "--protocol", default="embedded-v1", show_default=True, metavar="P", help="Without --suite, which has its own."
+)
+@click.option(
+    "--preset",
+    type=click.Choice(["faithful"]),
+    help="Run methods as their own repositories do, where these say how: badged, never ranked.",
+)
+@click.option("--launcher", type=click.Choice(["local"]), default="local", show_default=True)
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Workers; by default one a core, one with a GPU.")
+@click.option("--device", metavar="D", help="cpu, cuda, cuda:1; by default the GPU where there is one.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="Short for --set protocol.precision=P.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds a run may take.")
+@click.option(
+    "--cache/--no-cache", default=True, help="Compute what comes before a method's first change once, not every step."
+)
+@click.option("--save-adapters", is_flag=True, help="Keep what was trained, as safetensors beside the records.")
+@click.option("--available", is_flag=True, help="Leave out what has no data or weights here, and run the rest.")
+@click.option("--dry-run", is_flag=True, help="Print what would be run, what is missing, and what it would take.")
+@click.option(
+    "--throughput",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="With --dry-run: training images a second, for an estimate in hours (`peftmark profile --speed` measures it).",
+)
+@import_option
+def run_command(
+    suite: str | None,
+    methods: tuple[str, ...],
+    backbones: tuple[str, ...],
+    tasks: tuple[str, ...],
+    seeds: tuple[int, ...],
+    settings: tuple[str, ...],
+    results: Path,
+    existing: str,
+    protocol: str,
+    preset: str | None,
+    launcher: str,
+    jobs: int | None,
+    device: str | None,
+    precision: str | None,
+    timeout: float | None,
+    cache: bool,
+    save_adapters: bool,
+    available: bool,
+    dry_run: bool,
+    throughput: float | None,
+    plugins: tuple[str, ...],
+) -> None:
+    """Run methods on backbones and tasks, and write a record of each run; profile what a suite says to profile.
+
+    With --suite, the other selections narrow or extend the suite. Finished runs are not run again.
+    """
+    load_plugins(plugins)
+    parsed = parse_settings(settings)
+    if precision:
+        parsed["protocol"]["precision"] = precision
+
+    from ..benchmark.environment import find_device, hardware_class
+    from ..benchmark.plan.pending import pending
+    from ..benchmark.plan.runs import Request, plan
+    from ..results import Store
+
+    found = find_device(device)
+    planned = plan(
+        Request(
+            suite=suite,
+            methods=methods,
+            backbones=backbones,
+            tasks=tasks,
+            seeds=seeds,
+            method_settings=parsed["method"],
+            protocol_settings=parsed["protocol"],
+            protocol=protocol,
+            preset=preset or "",
+            hardware_class=hardware_class(found) if found.type == "cuda" else None,
+            partial=dry_run or available,
+        )
+    )
+    for note in planned.notes:
+        click.echo(note, err=True)
+    store = Store(results)
+    if dry_run:
+        work = pending(planned.specs, store, existing)
+        for spec in work.todo:
+            click.echo(f"{spec.id}  {label(spec)}")
+        for reason in planned.absent.values():
+            click.echo(f"missing: {reason}")
+        click.echo(f"{len(work.todo)} to run, {sum(work.done.values())} finished, in {results}")
+        _say_estimate(planned, throughput)
+        return
+    from ..benchmark.launch.outcome import Options
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    options = Options(
+        results=results,
+        device=str(found),
+        jobs=jobs or (cores if found.type == "cpu" else 1),
+        timeout_s=timeout,
+        save_adapters=save_adapters,
+        plugins=tuple(str(Path(file).resolve()) for file in plugins),
+        checkpoints=planned.checkpoints,
+        cache=cache,
+    )
+    with store.lock():
+        store.remove_temporary_files()
+        work = pending(planned.specs, store, existing)  # under the lock: another command may just have ended
+        for path in work.damaged:
+            click.echo(f"{path} is damaged: set aside as {store.set_aside(path)}, run again", err=True)
+        todo, absent = _prepare(work.todo, planned.absent, available)
+        counts = carry_out(todo, replace(options, places=work.places))
+    summarize(counts, work.done, results)
+    if absent:
+        raise SystemExit(1)
+
+
+def _say_estimate(planned: Plan, throughput: float | None) -> None:
+    from ..benchmark.plan.estimate import estimate
+
+    found = estimate(planned)
+    if not found.runs:
+        return
+    hours = f": {found.hours(throughput):,.1f} hours at {throughput:g} images a second" if throughput else ""
+    others = f" ({found.unknown:,} other runs are not counted)" if found.unknown else ""
+    click.echo(
+        f"at most {found.trained / 1e6:,.1f} million training and {found.evaluated / 1e6:,.1f} million test images in "
+        f"all {found.runs:,} runs{hours}{others}"
+    )
+
+
+def _prepare(todo: list[Spec], absent: dict[str, str], available: bool) -> tuple[list[Spec], dict[str, str]]:
+    """Decode what the runs need, once, before they start.
+
+    Returns:
+        What can be run, and what is not there, with the reason, each said on stderr.
+
+    Raises:
+        PeftmarkError: where data cannot be read, unless what is `available` is to be run.
+    """
+    from ..results import RunSpec
+    from ..tasks import draw_of, make_task
+
+    absent = dict(absent)
+    runs = [spec for spec in todo if isinstance(spec, RunSpec)]
+    for name, draw in dict.fromkeys((run.task.name, draw_of(run.task.name, run.seed)) for run in runs):
+        try:
+            for warning in make_task(name, draw).prepare(_Decoding(name)):
+                click.echo(f"warning: task {name}: {warning}", err=True)
+        except PeftmarkError as error:
+            if not available:
+                raise
+            absent[f"task {name}"] = str(error)
+    for reason in absent.values():
+        click.echo(f"left out: {reason}", err=True)
+    return [spec for spec in todo if not (isinstance(spec, RunSpec) and f"task {spec.task.name}" in absent)], absent
+
+
+class _Decoding:
+    """Progress of a task's data: a line on a terminal that counts; elsewhere one for every list that is done."""
+
+    def __init__(self, task: str) -> None:
+        self.task = task
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        line = f"{self.task}: {what}: {done:,} of {total:,} images decoded"
+        if sys.stdout.isatty():
+            click.echo(f"\r{line}", nl=done == total)
+        elif done == total:
+            click.echo(line)

@@ -122,7 +122,7 @@ class Quality(Frozen, frozen=True):
 
 
 class Params(Frozen, frozen=True):
-    """The five parameter counts of MEASUREMENT.md."""
+    """What trains, with and without the head; what an adapter file stores; what merging leaves; all there is."""
 
     trainable: int
     trainable_without_head: int

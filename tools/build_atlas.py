@@ -229,7 +229,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", type=Path, help="an npm project folder that has the packages in node_modules")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="where to write (default: beside this file)")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="where to write (default: backbones/embedded)")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.packages:

@@ -1,7 +1,8 @@
 """How a protocol's learning rates were set: validation accuracy by method family and rate.
 
-    for rate in 3e-4 1e-3 3e-3 1e-2; do
-        peftmark run --suite embedded --seed 100 --set protocol.learning_rate=$rate --results runs/learning-rates
+    for rate in 5e-4 2e-3 8e-3; do
+        peftmark run --suite embedded --task embedded/count --task embedded/textures --task embedded/base2new \\
+            --seed 100 --set protocol.learning_rate=$rate --results runs/learning-rates
     done
     python -m tools.learning_rates runs/learning-rates
 

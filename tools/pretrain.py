@@ -3,7 +3,7 @@
 A batch holds one image and one caption of each of several hundred different emoji, so that no pair is a false negative;
 the loss is CLIP's. Neither the held-out style nor a held-out emoji ever enters a batch, a background or the merge list.
 An interrupted run goes on from DIR's checkpoint. At its end the run measures the shipped (fp16) weights and leaves
-``clip.safetensors``, ``merges.txt.gz`` and ``recipe.json`` in DIR; ``--install`` copies them beside this file, and
+``clip.safetensors``, ``merges.txt.gz`` and ``recipe.json`` in DIR; ``--install`` copies them to backbones/embedded, and
 ``--evaluate`` measures installed weights again.
 """
 
@@ -468,7 +468,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="where checkpoints and results go")
-    parser.add_argument("--install", action="store_true", help="ship the result: copy it beside this file")
+    parser.add_argument("--install", action="store_true", help="ship the result: copy it to backbones/embedded")
     parser.add_argument("--evaluate", action="store_true", help="only measure weights (--out's, or the installed ones)")
     defaults = asdict(Recipe())
     for name in ("seed", "steps", "batch_size", "learning_rate", "patch_dropout"):

@@ -1,4 +1,4 @@
-"""Trainable parameters, head excluded, on the backbones of the papers: exact (METHODS.md)."""
+"""Trainable parameters, head excluded, on the backbones of the papers: exact."""
 
 from __future__ import annotations
 

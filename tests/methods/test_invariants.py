@@ -1,4 +1,4 @@
-"""What every method must satisfy (METHODS.md), over the whole registry: a new method is tested by being registered."""
+"""What every method must satisfy, over the whole registry: a new method is tested by being registered."""
 
 from __future__ import annotations
 

@@ -102,8 +102,8 @@ def estimate_memory(step: MeasuredStep) -> Memory:
     model.train()
     with storages:
         step()
-        if step.step.optimizer is not None:
-            state = (value for values in step.step.optimizer.state.values() for value in values.values())
+        if step.training.optimizer is not None:
+            state = (value for values in step.training.optimizer.state.values() for value in values.values())
             storages.claim("optimizer", (value for value in state if isinstance(value, Tensor)))
         storages.reset_peak()
         step()
@@ -146,7 +146,7 @@ def measure_memory(step: MeasuredStep) -> Memory:
 
     step()  # the optimizer's state exists
     allocated, reserved = _device_peak(steps)
-    step.step.optimizer = None
+    step.training.optimizer = None
     for parameter in step.trained:
         parameter.grad = None
     evaluated, _ = _device_peak(step.infer)

@@ -42,7 +42,7 @@ class MeasuredStep:
         self.model, self.images, self.labels = model, images, labels
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         context = Context(epochs=1, steps_per_epoch=EPOCH, class_names=tuple(map(str, range(classes))))
-        self.step = TrainingStep(
+        self.training = TrainingStep(
             model,
             make_optimizer(self.trained, optimizer, RATE, DECAY) if self.trained else None,
             context,
@@ -51,12 +51,12 @@ class MeasuredStep:
         )
 
     def __call__(self) -> None:
-        self.step(self.images, self.labels)
+        self.training(self.images, self.labels)
 
     def infer(self) -> None:
         """Inference on the same images."""
         self.model.eval()
-        with torch.no_grad(), autocast(self.step.precision, self.images.device):
+        with torch.no_grad(), autocast(self.training.precision, self.images.device):
             self.model(self.images)
         self.model.train()
 

@@ -15,10 +15,9 @@ from peftmark.backbones.embedded.atlas import FOLDER, HELD_OUT_STYLE, SPRITE_SIZ
 from peftmark.backbones.embedded.clip import IMAGE_MEAN, IMAGE_STD, load_clip, load_tokenizer, train_merges
 from peftmark.backbones.embedded.scenes import backgrounds, compose, jitter
 from peftmark.tools.build_atlas import family, match_by_name
+from peftmark.tools.captioned_scenes import Sampler, caption_pool
 from peftmark.tools.pretrain import (
     Recipe,
-    Sampler,
-    caption_pool,
     class_embeddings,
     encode_short_text,
     evaluation_batches,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from scored import (
 from torch.nn import functional as F
 
 from peftmark.backbones import Anatomy, find_backbone
+from peftmark.benchmark.launch.malloc import return_freed_memory
 from peftmark.errors import PeftmarkError, Unsupported
 from peftmark.methods import adapt, make_method
 from peftmark.methods.parts.scoring import draw
@@ -90,9 +92,17 @@ def vit_b16() -> Anatomy:
     return find_backbone("vit_base_patch16_224").build(pretrained=False)
 
 
+@pytest.fixture
+def gigabytes() -> Iterator[None]:
+    """What a large model has taken goes back to the system: it and its anatomy know each other."""
+    yield
+    gc.collect()
+    return_freed_memory()
+
+
+@pytest.mark.usefixtures("gigabytes")
 @pytest.mark.parametrize(("method", "count"), VIT_B16.items())
 def test_counts_on_vit_b16(vit_b16: Anatomy, method: str, count: int) -> None:
-    gc.collect()  # a model and its anatomy know each other: 0.7 GB of the test before, with its scores
     batches = [(torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 5]))]
     model = adapt(copy.deepcopy(vit_b16), method, num_classes=100, batches=batches)
     assert model.trainable_parameters(include_head=False) == count

@@ -67,7 +67,7 @@ lint: $(VENV)/.installed-lint
 	MYPYPATH=$(VENV)/source $(BIN)/mypy --config-file setup.cfg --package peftmark
 
 support: $(VENV)/.installed-base
-	$(BIN)/python -m peftmark.methods.support
+	$(BIN)/python -m peftmark.benchmark.support
 
 atlas: $(VENV)/.installed-embedded
 	$(BIN)/python -m tools.build_atlas

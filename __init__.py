@@ -9,10 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .adapting import adapt
     from .backbones import Anatomy
     from .benchmark.plan.suite import SUITES
     from .errors import PeftmarkError
-    from .methods import Method, adapt
+    from .methods import Method
     from .registry import BACKBONES, METHODS, TASKS
     from .results import load_costs, load_results
     from .tasks import Task
@@ -28,7 +29,7 @@ _HOME = {
     "Method": "methods",
     "PeftmarkError": "errors",
     "Task": "tasks",
-    "adapt": "methods",
+    "adapt": "adapting",
     "load_costs": "results",
     "load_results": "results",
 }

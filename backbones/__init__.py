@@ -1,8 +1,10 @@
 """Backbones by name, and their anatomy: what of a backbone a method may touch."""
 
 from .anatomy.anatomy import Anatomy
+from .anatomy.inputs import InputKind, Pixels
 from .anatomy.packed_texts import PackedTexts
 from .anatomy.parts import Affine, Attention, Block, Branch, Mlp
+from .anatomy.segments import Output
 from .anatomy.slots import Insert, WeightDelta
 from .anatomy.text import LogitInsert, PromptInsert, TextTower
 from .backbone import RANDOM, Backbone, find_backbone, full_name
@@ -15,10 +17,13 @@ __all__ = [
     "Backbone",
     "Block",
     "Branch",
+    "InputKind",
     "Insert",
     "LogitInsert",
     "Mlp",
+    "Output",
     "PackedTexts",
+    "Pixels",
     "PromptInsert",
     "TextTower",
     "WeightDelta",

@@ -1,21 +1,21 @@
-"""The zoo: one file a method, in folders by taxonomy, and `adapt`, which applies one to a backbone."""
+"""The zoo: one file a method, in folders by taxonomy, and `make_model`, the one door from anatomy to model."""
 
 from .adapted_model import AdaptedModel
-from .adapting import DEFAULT_TEMPLATES, adapt
-from .classifiers import Classifier, OpenVocabularyClassifier
+from .classifiers import OpenVocabularyClassifier
+from .headed_model import HeadedModel
 from .method import Batches, Context, Method, Phase, Variant, Views, make_method
+from .models import make_model
 
 __all__ = [
-    "DEFAULT_TEMPLATES",
     "AdaptedModel",
     "Batches",
-    "Classifier",
     "Context",
+    "HeadedModel",
     "Method",
     "OpenVocabularyClassifier",
     "Phase",
     "Variant",
     "Views",
-    "adapt",
     "make_method",
+    "make_model",
 ]

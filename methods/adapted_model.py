@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from ..backbones.anatomy.slots import Insert, is_inserted
 from ..errors import PeftmarkError
 from .method import Method
 
+if TYPE_CHECKING:
+    from ..tasks import Objective
+
 
 class AdaptedModel(nn.Module):
     """A backbone changed by a method.
@@ -24,30 +27,32 @@ class AdaptedModel(nn.Module):
     Args:
         anatomy: of the backbone; the model takes it over.
         method: adapts it.
+        objective: what is asked of it; ``model.objective.loss(model(images), targets)`` is its loss.
 
     ``model.backbone`` is the backbone's own module, under its own parameter names.
-
-    Class attributes:
-        output: what of the backbone `encode` gives.
     """
 
-    output: ClassVar[Output]
-
-    def __init__(self, anatomy: Anatomy, method: Method) -> None:
+    def __init__(self, anatomy: Anatomy, method: Method, objective: Objective) -> None:
         super().__init__()
         self.anatomy = anatomy
         self.method = method
+        self.objective = objective
         self.backbone = anatomy.root
         self._start = 0
         method.adapt(anatomy)
 
+    @property
+    def output(self) -> Output:
+        """What of the backbone `encode` gives."""
+        return self.objective.output
+
     @abstractmethod
     def head_parameters(self) -> Iterable[nn.Parameter]:
-        """The classifier's parameters: trained with every method and counted apart."""
+        """The head's parameters: trained with every method and counted apart."""
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
-        """Images (or clips) -> what is classified (N, features)."""
+        """Images (or clips) -> what the outputs are made of (N, …, features)."""
 
     @contextmanager
     def start_from(self, start: int) -> Iterator[None]:
@@ -62,7 +67,7 @@ class AdaptedModel(nn.Module):
             self._start = before
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) -> the backbone's `output` (N, features); see `start_from`."""
+        """Images (N, 3, H, W) -> the backbone's `output` (N, …, features); see `start_from`."""
         if self._start == 0:
             return getattr(self.anatomy, self.output)(images)
         return run_segments(self.anatomy.segments(self.output)[self._start :], images)

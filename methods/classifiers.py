@@ -1,9 +1,9 @@
-"""Adapted models that classify: by a linear head, or by names."""
+"""Adapted models that classify by names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,59 +14,23 @@ from ..errors import PeftmarkError
 from .adapted_model import AdaptedModel
 from .method import Method
 
+if TYPE_CHECKING:
+    from ..tasks import Objective
+
 TEXTS_AT_ONCE = 1024
 """That are encoded where every image has texts of its own."""
-
-
-class Classifier(AdaptedModel):
-    """Features -> a linear head over `num_classes`; of a video (N, T, 3, H, W), the method's `clip_features`.
-
-    By default each frame is normalised, then the mean is taken (as AIM does).
-    """
-
-    output = "pooled"
-
-    def __init__(self, anatomy: Anatomy, method: Method, num_classes: int, num_frames: int | None = None) -> None:
-        anatomy.drop_text()  # a linear head needs none: it would take memory and be counted
-        anatomy.num_frames = num_frames
-        super().__init__(anatomy, method)
-        self.num_frames = num_frames
-        width = anatomy.feature_dim if num_frames is None else method.clip_width(anatomy.feature_dim)
-        self.head = nn.Linear(width, num_classes)
-        self._reset_head()
-
-    def _reset_head(self) -> None:
-        nn.init.trunc_normal_(self.head.weight, std=0.02, a=-0.04, b=0.04)
-        nn.init.zeros_(self.head.bias)
-
-    def restart(self) -> None:
-        super().restart()
-        self._reset_head()
-
-    def head_parameters(self) -> Iterable[nn.Parameter]:
-        return self.head.parameters()
-
-    def features(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W), or (N, T, 3, H, W) with ``num_frames=T`` -> what the head reads (N, its width)."""
-        return self.encode(images) if self.num_frames is None else self.method.clip_features(self, images)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W), or (N, T, 3, H, W) with ``num_frames=T`` -> logits (N, num_classes)."""
-        return self.head(self.features(images))
 
 
 class OpenVocabularyClassifier(AdaptedModel):
     """Images -> logits over class names: cosines of image and text features, by the model's own scale."""
 
-    output = "projected"
-
-    def __init__(self, anatomy: Anatomy, method: Method, class_names: Sequence[str], templates: Sequence[str]) -> None:
-        self.templates = tuple(templates)
+    def __init__(self, anatomy: Anatomy, method: Method, objective: Objective) -> None:
+        self.templates = objective.templates
         anatomy.text_tower().templates = self.templates
-        super().__init__(anatomy, method)
+        super().__init__(anatomy, method, objective)
         self.text = anatomy.text_tower()
         self._text_features: Tensor | None = None
-        self.set_class_names(class_names)
+        self.set_class_names(objective.names or ())
 
     def head_parameters(self) -> Iterable[nn.Parameter]:
         return ()

@@ -5,21 +5,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, get_type_hints
 
 import msgspec
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..backbones import Anatomy
 from ..errors import PeftmarkError
 from ..registry import METHODS
 
 if TYPE_CHECKING:
+    from ..tasks import Targets
     from .adapted_model import AdaptedModel
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-"""(images, labels) pairs."""
+Batches: TypeAlias = "Iterable[tuple[Tensor, Targets]]"
+"""(images, targets) pairs."""
 
 
 @dataclass
@@ -127,8 +127,8 @@ class Method:
     def prepare(self, model: AdaptedModel, batches: Batches) -> None:
         """Look at training data once before training, for methods that score parameters on it.
 
-        Iterating over `batches` gives the training images (preprocessed) and labels once, in their own order; iterating
-        again gives them again. With `scoring_views` these are views (N, V, 3, H, W).
+        Iterating over `batches` gives the training images (preprocessed) and targets once, in their own order;
+        iterating again gives them again. With `scoring_views` these are views (N, V, 3, H, W).
         """
 
     def scoring_views(self) -> Views | None:
@@ -159,9 +159,9 @@ class Method:
         """The width of `clip_features`, given that of an image's."""
         return feature_dim
 
-    def loss(self, model: AdaptedModel, images: Tensor, labels: Tensor, context: Context) -> Tensor:
-        """The training loss of one batch, by default cross-entropy of the logits."""
-        return F.cross_entropy(model(images), labels)
+    def loss(self, model: AdaptedModel, images: Tensor, targets: Targets, context: Context) -> Tensor:
+        """The training loss of one batch, by default what the task's objective says of the model's outputs."""
+        return model.objective.loss(model(images), targets)
 
     def after_backward(self, model: AdaptedModel, context: Context) -> None:
         """Look at or change gradients before the optimizer's step."""
@@ -170,10 +170,11 @@ class Method:
         """The parts of the training, in order; the model is evaluated after the last one."""
         return (Phase("train"),)
 
-    def begin_phase(self, name: str, model: AdaptedModel, accuracy: Callable[[], float]) -> None:
+    def begin_phase(self, name: str, model: AdaptedModel, score: Callable[[], float]) -> None:
         """Called before a phase of `phases` trains.
 
-        `accuracy` measures the model as it is on the validation split, in percent.
+        `score` measures the model as it is on the validation split: the objective's metric (accuracy in percent, say),
+        negated where a lower one is better.
         """
 
     def found(self) -> dict[str, Any]:

@@ -25,7 +25,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     doc: str
     origin: str
     facts: dict[str, Any] = {}
-    """Of a task: track, metric, num_classes, chance_percent, n_train, n_validation, n_test, tests; else metadata."""
+    """Of a task: track, metric, its objective's facts (num_classes), n_train, n_validation, n_test, tests and, where
+    it is known, chance_percent; else metadata."""
     picture: str | None = None
     """File name of a PNG beside the card."""
 

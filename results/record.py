@@ -115,7 +115,10 @@ class Quality(Frozen, frozen=True):
     tests: dict[str, TestFigure]
     n_test: int
     predictions_sha256: str
-    """Of the predicted labels on all test images, in order: equal specs on one machine give equal hashes."""
+    """Of what is predicted (labels) of all test examples, in order: equal specs on one machine give equal hashes."""
+    unit: str = "percent"
+    """Of `validation`, `test` and `tests`."""
+    higher_is_better: bool = True
     curve: list[dict[str, float]] = []
     """One entry an epoch of the last phase: ``epoch``, ``train_loss``, ``learning_rate``."""
     variants: list[VariantFigure] = []

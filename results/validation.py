@@ -110,7 +110,7 @@ def run_problems(record: RunRecord) -> Iterator[str]:
         figures |= {f"{variant.axis} {variant.value}": variant.test}
         figures |= {f"validation of {variant.axis} {variant.value}": variant.validation}
     for name, value in figures.items():
-        if value is not None and not 0 <= value <= 100:
+        if quality.unit == "percent" and value is not None and not 0 <= value <= 100:
             yield f"{name} is {value}, which is no percentage"
     if not quality.tests or any(figure.n < 1 for figure in quality.tests.values()):
         yield "tests need at least one figure, each of at least one example"

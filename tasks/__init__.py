@@ -1,5 +1,23 @@
-"""Tasks: data, splits, metric."""
+"""Tasks: data, splits, and the objective that is asked of a model."""
 
+from .objectives import Accuracy, Classification, Metric, Objective, OpenVocabulary, objective_of_track
+from .targets import Ragged, TargetList, Targets, tensors_of
 from .task import Split, Task, TaskData, draw_of, make_task
 
-__all__ = ["Split", "Task", "TaskData", "draw_of", "make_task"]
+__all__ = [
+    "Accuracy",
+    "Classification",
+    "Metric",
+    "Objective",
+    "OpenVocabulary",
+    "Ragged",
+    "Split",
+    "TargetList",
+    "Targets",
+    "Task",
+    "TaskData",
+    "draw_of",
+    "make_task",
+    "objective_of_track",
+    "tensors_of",
+]

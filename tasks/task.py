@@ -1,4 +1,4 @@
-"""What a task is: data in fixed splits, class names, a metric."""
+"""What a task is: data in fixed splits, and the objective that is asked of a model on them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ..errors import PeftmarkError
 from ..registry import TASKS
+from .objectives import Objective, objective_of_track
+from .targets import Targets, join, tensors_of
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being read, how many examples of it are done, and of how many."""
@@ -24,38 +26,38 @@ def silent(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Split:
-    """Images or clips with their labels.
+    """Examples with their targets.
 
     Attributes:
-        images: uint8 (N, 3, H, W), clips (N, T, 3, H, W), or of a test several clips a video (N, V, T, 3, H, W).
-        labels: int64 (N,), in ``range(len(class_names))``.
+        inputs: uint8 images (N, 3, H, W), clips (N, T, 3, H, W), or what else the backbones of the task read; with
+            `multi_view` several views of each example, (N, V, …).
+        targets: what the task's objective understands: labels are int64 (N,), in ``range(len(class_names))``.
         class_names: of this split; test splits of an open-vocabulary task may have other classes than training. A class
-            may have no images.
-        digests: uint8 (N, 32), the sha256 of each image's pixels where they are known (`images.decoded`).
+            may have no examples; there are none where targets are no labels.
+        digests: uint8 (N, 32), the sha256 of each example's pixels where they are known (`images.decoded`).
+        multi_view: whether there are several views of each example (clips of a video), whose outputs are combined.
 
     Raises:
-        PeftmarkError: where there is not one label an image, or a label without a class name.
+        PeftmarkError: where there is not one target an example, or a label without a class name.
     """
 
-    images: Tensor
-    labels: Tensor
-    class_names: tuple[str, ...]
+    inputs: Tensor
+    targets: Targets
+    class_names: tuple[str, ...] = ()
     digests: Tensor | None = None
+    multi_view: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.images) != len(self.labels):
-            raise PeftmarkError(f"{len(self.images)} images have {len(self.labels)} labels: give one each")
-        without = self.labels[(self.labels < 0) | (self.labels >= len(self.class_names))]
-        if len(without):
-            raise PeftmarkError(f"label {int(without[0])} has no class name: there are {len(self.class_names)}")
+        if len(self.inputs) != len(self.targets):
+            raise PeftmarkError(f"{len(self.inputs)} inputs have {len(self.targets)} targets: give one each")
+        if isinstance(self.targets, Tensor) and self.targets.dtype == torch.int64 and self.targets.dim() == 1:
+            labels = self.targets
+            without = labels[(labels < 0) | (labels >= len(self.class_names))]
+            if len(without):
+                raise PeftmarkError(f"label {int(without[0])} has no class name: there are {len(self.class_names)}")
 
     def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def multi_view(self) -> bool:
-        """Whether there are several clips of each video, whose probabilities are to be averaged."""
-        return self.images.dim() == 6
+        return len(self.inputs)
 
 
 @dataclass(frozen=True)
@@ -73,22 +75,23 @@ class TaskData:
     warnings: tuple[str, ...] = ()
 
     def sha256(self) -> str:
-        """Of all pixels (or their digests, where these are known) and labels, in a fixed order."""
+        """Of all inputs (or their digests, where these are known) and targets, in a fixed order."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, *(self.tests[name] for name in sorted(self.tests))):
-            digest.update((split.images if split.digests is None else split.digests).numpy().tobytes())
-            digest.update(split.labels.numpy().tobytes())
+            for tensor in (split.inputs if split.digests is None else split.digests, *tensors_of(split.targets)):
+                digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
 
     def train_and_validation(self) -> Split:
-        """Both in one split: training images first. Those that lie one after the other in a file are not copied."""
+        """Both in one split: training examples first. Those that lie one after the other in a file are not copied."""
         one, other = self.train, self.validation
         if one.class_names != other.class_names:
-            raise ValueError("training and validation images have different classes")
+            raise ValueError("training and validation examples have different classes")
         digests = None
         if one.digests is not None and other.digests is not None:
             digests = torch.cat((one.digests, other.digests))
-        return Split(_joined(one.images, other.images), torch.cat((one.labels, other.labels)), one.class_names, digests)
+        inputs, targets = _joined(one.inputs, other.inputs), join(one.targets, other.targets)
+        return Split(inputs, targets, one.class_names, digests)
 
 
 def _joined(one: Tensor, other: Tensor) -> Tensor:
@@ -109,7 +112,7 @@ class Task(ABC):
 
     Class attributes:
         version: goes up whenever the data change; it is in every spec.
-        metric: the name of the figure; figures are percent.
+        metric: the name of the headline figure; None where it is the objective's metric itself.
         templates: prompts for open vocabulary, with {} for the class name; a namespace task may have some by name.
         num_frames: of a clip; None for images.
         preprocessing: the name of how files became pixels (`images.Preprocessing`); None where there are no files. It
@@ -119,7 +122,7 @@ class Task(ABC):
     """
 
     version: ClassVar[int] = 1
-    metric: ClassVar[str] = "accuracy"
+    metric: ClassVar[str | None] = None
     templates: tuple[str, ...] = ()
     num_frames: ClassVar[int | None] = None
     preprocessing: ClassVar[str | None] = None
@@ -169,12 +172,16 @@ class Task(ABC):
     def load(self) -> TaskData:
         """Read or generate the data. Raises PeftmarkError where they are not there, saying what to put where."""
 
+    def objective(self, data: TaskData) -> Objective:
+        """What the task asks of a model: by default one label an example, as its track asks for it."""
+        return objective_of_track(self.track, data.train.class_names, self.templates)
+
     def manifest(self) -> dict[str, Any] | None:
         """What a drawn split consists of, plain data to be written beside the records; None where nothing is drawn."""
         return None
 
     def headline(self, tests: Mapping[str, float]) -> float:
-        """The one figure of the task (percent) from its test splits': their mean unless a task says otherwise."""
+        """The one figure of the task (in the metric's unit) from its test splits', by default their mean."""
         return sum(tests.values()) / len(tests)
 
 

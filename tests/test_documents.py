@@ -27,7 +27,7 @@ def code_blocks(document: str) -> dict[str, str]:
 def test_examples_run(tmp_path: Path) -> None:
     """The method of the README on the task and the backbone of CONTRIBUTING, from files, to records and a board."""
     blocks = {**code_blocks("README.md"), **code_blocks("CONTRIBUTING.md")}
-    assert set(blocks) == {"my_method.py", "my_task.py", "my_backbone.py"}
+    assert set(blocks) == {"my_method.py", "my_task.py", "my_backbone.py", "my_objective.py"}
     for name, code in blocks.items():
         (tmp_path / name).write_text(code)
     make_weights = (
@@ -37,13 +37,17 @@ def test_examples_run(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", make_weights], cwd=tmp_path, check=True)
     imports = [word for name in blocks for word in ("--import", name)]
     command = [sys.executable, "-m", "peftmark", "run", "--method", "branch_gate", "--backbone", "mine/tiny"]
-    command += ["--task", "mine/noise", "--set", "protocol.epochs=2", "--jobs", "1", *imports]
+    command += ["--task", "mine/noise", "--task", "mine/angles", "--set", "protocol.epochs=2", "--jobs", "1", *imports]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "1 ok" in done.stdout
+    assert "2 ok" in done.stdout
     frame = peftmark.load_results(tmp_path / "runs")
-    assert frame["spec.method.name"].tolist() == ["branch_gate"]
-    assert frame["params.trainable_without_head"].tolist() == [2 * 192]
+    assert frame["spec.method.name"].tolist() == ["branch_gate"] * 2
+    assert frame["params.trainable_without_head"].tolist() == [2 * 192] * 2
+    assert dict(zip(frame["spec.task.name"], frame["quality.unit"], strict=True)) == {
+        "mine/noise": "percent",
+        "mine/angles": "radians",
+    }
     subprocess.run([sys.executable, "-m", "peftmark", "board"], cwd=tmp_path, check=True, capture_output=True)
     page = (tmp_path / "board" / "index.html").read_text()
     assert "branch_gate" in page

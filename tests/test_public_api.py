@@ -27,7 +27,7 @@ def modules() -> list[str]:
         for path in sorted(folder.rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
             names.append(".".join(("peftmark", *parts)).removesuffix(".__init__"))
-    return ["peftmark", "peftmark.cli", "peftmark.errors", *names]
+    return ["peftmark", "peftmark.adapting", "peftmark.cli", "peftmark.errors", *names]
 
 
 def source(module: str) -> str:
@@ -80,7 +80,7 @@ def test_loading_imports_no_torch(tmp_path: Path, load: str) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert "peftmark.methods.adapting" in WITH_EXAMPLES
+    assert "peftmark.adapting" in WITH_EXAMPLES
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)

@@ -9,11 +9,12 @@ import click
 import pandas as pd
 import torch
 
+from peftmark.adapting import adapt
 from peftmark.backbones import find_backbone
 from peftmark.benchmark.measure.flops import count_flops
 from peftmark.benchmark.measure.speed import MeasuredStep, Step, ratio, take_turns
 from peftmark.errors import Unsupported
-from peftmark.methods import adapt, make_method
+from peftmark.methods import make_method
 from peftmark.registry import METHODS
 
 CLASSES, GROUP = 100, 6

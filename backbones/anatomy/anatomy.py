@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import NotMergeable, Unsupported
+from .inputs import InputKind, Pixels
 from .parts import Affine, Attention, Block, Insertion
 from .quantized import QUANTIZED
 from .segments import Output, Segment
@@ -31,6 +32,7 @@ class Anatomy(ABC):
         name: the backbone's name, for messages.
         model: the image backbone; parameter names are relative to it.
         root: the whole model (a CLIP holds `model` and the text tower; otherwise `root` is `model`).
+        feature_dim: of `pooled`. input: what the backbone reads, and how it is prepared.
         stem: the patch embedding. norm: the final norm, before or after pooling.
         blocks: all residual blocks, of all stages. transitions: affine maps that run between, by the block they lead to
             (those of the stem, behind the patch embedding, lead to block 0).
@@ -39,7 +41,8 @@ class Anatomy(ABC):
         norm_after_pooling: whether nothing does but the pooling itself.
         grid: patch tokens (rows, columns), None where the stream is a map; prefix_tokens: tokens before them (class
             token, registers).
-        mean, std: of the normalisation that the weights expect, on pixels in [0, 1].
+        class_token: the index of the token that is read out, among the tokens without prompts; None where patches are
+            pooled. It need not be the first.
         log: everything inserted so far, in order.
         masks: of parameters of which only some entries train (see `train_entries`), by name.
         held_in: what frozen matrices are held in (see `quantized.hold`).
@@ -51,13 +54,12 @@ class Anatomy(ABC):
     model: nn.Module
     root: nn.Module
     feature_dim: int
-    image_size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    input: InputKind
     log: list[Insertion]
     text: TextTower | None = None
     grid: tuple[int, int] | None = None
     prefix_tokens: int = 0
+    class_token: int | None = None
     token_blocks: tuple[Block, ...] = ()
     patch_embedding: Affine | None = None
     final_norm: Affine | None = None
@@ -81,9 +83,46 @@ class Anatomy(ABC):
         """Images (N, 3, H, W) -> embeddings (N, E) in the space shared with text. Raises Unsupported without one."""
         raise Unsupported(f"{self.name} has no text tower")
 
+    def tokens(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> the final-normed patch tokens on their grid (N, rows, columns, D).
+
+        Prompts and the tokens that are no patches are left out; of a hierarchical backbone they are the last stage's.
+
+        Raises:
+            Unsupported: where the backbone has none, or where they lie is not known.
+        """
+        raise Unsupported(f"{self.name} has no patch tokens, or none whose place is known")
+
+    def patches(self, tokens: Tensor) -> Tensor:
+        """Tokens (N, L, D) without prompts -> those of patches, on their grid (N, rows, columns, D)."""
+        assert self.grid is not None
+        others = {*range(self.prefix_tokens), self.class_token}
+        kept = [index for index in range(tokens.shape[1]) if index not in others]
+        first = self.prefix_tokens  # a slice where it does: no copy, forward or backward
+        chosen = tokens[:, first:] if len(kept) == tokens.shape[1] - first else tokens[:, kept]
+        return chosen.unflatten(1, self.grid)
+
     def segments(self, output: Output) -> tuple[Segment, ...]:
-        """The steps of `pooled` or `projected`, as the model is now; one where its parts are not known."""
+        """The steps of an output, as the model is now; one where its parts are not known."""
         return (Segment("all", getattr(self, output), (self.model,), pooled=True),)
+
+    def output_width(self, output: Output) -> int:
+        """The channels of an output. Raises Unsupported where the backbone does not have it."""
+        if output == "projected":
+            return self.text_tower().embed_dim
+        return self.feature_dim if output == "pooled" else self.blocks[-1].width
+
+    @property
+    def pixels(self) -> Pixels:
+        """The input. Raises Unsupported where the backbone does not read images."""
+        if not isinstance(self.input, Pixels):
+            raise Unsupported(f"{self.name} reads no images")
+        return self.input
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Rows and columns of the images. Raises Unsupported where the backbone reads none."""
+        return self.pixels.size
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -148,7 +187,7 @@ class Anatomy(ABC):
     def add_after_blocks(self, insert: Insert) -> None:
         """Map the stream (N, L, D) as it leaves the last block, before norm and pooling (prompts leave there)."""
         if self.norm_after_pooling:
-            self.blocks[-1].mlp.add_after_add(insert)
+            self.blocks[-1].branches[-1].add_after_add(insert)
         else:
             (self.leaving or self.norm).add_before(insert)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
 
@@ -148,9 +148,6 @@ class Affine:
             raise NotMergeable(f"a shift cannot be folded into a {type(self.module).__name__} that has no bias")
 
 
-BranchName = Literal["attention", "mlp"]
-
-
 @dataclass
 class Branch:
     """One residual branch of a block, ``x + operator(norm(x))``, with its slots.
@@ -158,6 +155,7 @@ class Branch:
     The stream x is tokens (N, L, D), or a map (N, h, w, D) in a block that has no tokens: see `Block.map_stream`.
 
     Attributes:
+        name: ``attention``, ``mlp``, or what else its operator is.
         norm: the normalisation before the operator.
         inputs: the linear maps that read the norm's output (one fused qkv, or q, k and v; fc1).
         output: the linear map that writes to the stream (the output projection; fc2).
@@ -166,7 +164,7 @@ class Branch:
             a shift of that output does not reach.
     """
 
-    name: BranchName
+    name: str
     block: Block = field(repr=False)
     norm: Affine
     inputs: tuple[Affine, ...]
@@ -293,7 +291,9 @@ class Mlp(Branch):
 
 @dataclass
 class Block:
-    """A pre-norm residual block: attention, then MLP; or an MLP alone, behind a convolution (ConvNeXt).
+    """A pre-norm residual block of any number of branches.
+
+    Attention, then MLP; an MLP alone, behind a convolution (ConvNeXt); a mixer of another kind alone (Mamba).
 
     Args:
         module: the backbone's own module.
@@ -302,7 +302,7 @@ class Block:
         map_stream: whether its stream is a map (N, h, w, D), which has no place for more tokens.
 
     Attributes:
-        branches: in the order in which they run; the last is the MLP.
+        branches: in the order in which they run.
     """
 
     module: nn.Module
@@ -314,19 +314,23 @@ class Block:
     @property
     def attention(self) -> Attention:
         """Raises Unsupported where the block has none."""
-        first = self.branches[0]
-        if not isinstance(first, Attention):
+        found = next((branch for branch in self.branches if isinstance(branch, Attention)), None)
+        if found is None:
             raise Unsupported(f"a {self._kind} has no attention")
-        return first
+        return found
 
     @property
     def mlp(self) -> Mlp:
-        return cast(Mlp, self.branches[-1])
+        """Raises Unsupported where the block has none."""
+        found = next((branch for branch in self.branches if isinstance(branch, Mlp)), None)
+        if found is None:
+            raise Unsupported(f"a {self._kind} has no MLP")
+        return found
 
     @property
     def width(self) -> int:
         """D, of its stream."""
-        return self.mlp.output.out_features
+        return self.branches[-1].output.out_features
 
     @property
     def projections(self) -> dict[str, Affine]:
@@ -334,12 +338,13 @@ class Block:
         return {name: linear for branch in self.branches for name, linear in branch.projections.items()}
 
     def linears(self, targets: Sequence[str]) -> tuple[Affine, ...]:
-        """The linear maps that `targets` names; in a block that has none of them (no attention), fc1 and fc2.
+        """The linear maps that `targets` names; in a block that has none of them, those of its last branch.
 
-        The stand-ins are what HF PEFT's guide to custom models adapts in a timm model without attention.
+        In a block without attention these are fc1 and fc2, which HF PEFT's guide to custom models adapts in a timm
+        model that has none.
         """
         named = tuple(self.projections[target] for target in targets if target in self.projections)
-        return named or tuple(self.mlp.projections.values())
+        return named or tuple(self.branches[-1].projections.values())
 
     def named_branches(self, names: Sequence[str]) -> tuple[Branch, ...]:
         """The branches that `names` names. Raises Unsupported where there is none."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from .anatomy import Anatomy
 
-Output = Literal["pooled", "projected"]
-"""What of an anatomy is wanted: `Anatomy.pooled` or `Anatomy.projected`."""
+Output = Literal["pooled", "projected", "tokens"]
+"""What of an anatomy is wanted: `Anatomy.pooled`, `Anatomy.projected` or `Anatomy.tokens`."""
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ from ...errors import PeftmarkError, Unsupported
 from ...registry import BACKBONES
 from ..anatomy.anatomy import Anatomy
 from ..anatomy.explicit_branches import explicit_branches
+from ..anatomy.inputs import Pixels
 from ..anatomy.packed_texts import PackedTexts
 from ..anatomy.parts import Affine, Block, Insertion
-from ..anatomy.segments import Output, Segment
+from ..anatomy.segments import Output, Segment, run_segments
 from ..anatomy.slots import SlottedAttention, SlottedBlock
 from ..backbone import Backbone
 from ..timm.builder import add_timm_parts
-from ..timm.segments import timm_segments
+from ..timm.segments import timm_segments, token_segments
 from ..tokenizers import Tokenizer, open_clip_tokenizer
 from ..weights import cannot_download, local_weights
 from .text import OpenClipText
@@ -279,6 +280,9 @@ class ClipAnatomy(Anatomy):
         output = self.model(images)
         return output[0] if isinstance(output, tuple) else output  # CoCa's gives its tokens, too
 
+    def tokens(self, images: Tensor) -> Tensor:
+        return run_segments(self.segments("tokens"), images)
+
     def drop_text(self) -> None:
         super().drop_text()
         if isinstance(self.model, VisionTransformer) and self.token_blocks:
@@ -287,14 +291,20 @@ class ClipAnatomy(Anatomy):
     def segments(self, output: Output) -> tuple[Segment, ...]:
         tower = cast(Any, self.model)
         if isinstance(tower, TimmModel):
+            if output == "tokens":
+                return token_segments(self, tower.trunk)
             known = timm_segments(tower.trunk, pre_logits=False)
             return (
                 (*known, Segment("head", tower.head, (tower.head,), pooled=True)) if known else super().segments(output)
             )
-        if not (isinstance(tower, VisionTransformer) and self.token_blocks) or tower.output_tokens:
+        with_parts = isinstance(tower, VisionTransformer) and bool(self.token_blocks)
+        if output == "tokens" and not with_parts:
+            raise Unsupported(f"{self.name} has no patch tokens whose place is known")
+        if not with_parts or (tower.output_tokens and output != "tokens"):
             return super().segments(output)
         read_out = Segment("tail", lambda x: tower._pool(x)[0], (tower.ln_post,), pooled=True)
         projection = Segment("projection", lambda x: x @ tower.proj, (), (tower.proj,), pooled=True)
+        patches = Segment("tokens", lambda x: self.patches(tower.ln_post(x)), (tower.ln_post,))
         return (
             Segment(
                 "stem",
@@ -303,7 +313,7 @@ class ClipAnatomy(Anatomy):
                 (tower.class_embedding, tower.positional_embedding),
             ),
             *(Segment(f"block {i}", block, (block,)) for i, block in enumerate(tower.transformer.resblocks)),
-            read_out,
+            patches if output == "tokens" else read_out,
             *((projection,) if output == "projected" and tower.proj is not None else ()),
         )
 
@@ -327,9 +337,11 @@ def clip_anatomy(name: str, model: nn.Module, embed_dim: int, tokenizer: Tokeniz
         model=tower,
         root=model,
         feature_dim=embed_dim,
-        image_size=(size, size) if isinstance(size, int) else cast(tuple[int, int], tuple(size)),
-        mean=tuple(preprocess["mean"]),
-        std=tuple(preprocess["std"]),
+        input=Pixels(
+            (size, size) if isinstance(size, int) else cast(tuple[int, int], tuple(size)),
+            tuple(preprocess["mean"]),
+            tuple(preprocess["std"]),
+        ),
         log=log,
     )
     text = cast(Any, model if isinstance(model, CLIP) else model.text)
@@ -353,6 +365,7 @@ def clip_anatomy(name: str, model: nn.Module, embed_dim: int, tokenizer: Tokeniz
         anatomy.feature_dim = tower.conv1.out_channels
         anatomy.grid = cast(tuple[int, int], tuple(tower.grid_size))
         anatomy.prefix_tokens = 1
+        anatomy.class_token = 0 if tower.pool_type == "tok" else None
         anatomy.token_blocks = tuple(_block(block, log) for block in make_explicit(tower.transformer))
         anatomy.patch_embedding = Affine(tower.conv1, shift_sink=(tower, "positional_embedding", 1), log=log)
         anatomy.entering = Affine(tower.ln_pre, log=log)

@@ -19,12 +19,13 @@ from torch.nn import functional as F
 from ...errors import PeftmarkError, Unsupported
 from ...registry import BACKBONES
 from ..anatomy.anatomy import Anatomy
+from ..anatomy.inputs import Pixels
 from ..anatomy.parts import Affine, Attention, Block, Insertion, Mlp
-from ..anatomy.segments import Output, Segment
+from ..anatomy.segments import Output, Segment, run_segments
 from ..anatomy.slots import SlottedAttention, SlottedBlock
 from ..backbone import Backbone
 from ..weights import cannot_download, local_weights
-from .segments import timm_segments
+from .segments import timm_segments, token_segments
 from .weights import read_weights
 
 
@@ -151,7 +152,12 @@ class TimmAnatomy(Anatomy):
         model = cast(Any, self.model)
         return model.forward_head(model.forward_features(images), pre_logits=True)
 
+    def tokens(self, images: Tensor) -> Tensor:
+        return run_segments(token_segments(self, self.model), images)
+
     def segments(self, output: Output) -> tuple[Segment, ...]:
+        if output == "tokens":
+            return token_segments(self, self.model)
         known = timm_segments(self.model) if output == "pooled" else None
         return known or super().segments(output)
 
@@ -169,9 +175,7 @@ def timm_anatomy(name: str, model: nn.Module, config: Mapping[str, Any]) -> Anat
         root=model,
         # the head's input: differs from num_features where the head has hidden layers
         feature_dim=cast(int, getattr(model, "head_hidden_size", model.num_features)),
-        image_size=cast(tuple[int, int], size),
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
+        input=Pixels(cast(tuple[int, int], size), tuple(config["mean"]), tuple(config["std"])),
         log=[],
     )
     add_timm_parts(anatomy, model)
@@ -195,6 +199,7 @@ def _add_transformer_parts(anatomy: Anatomy, model: VisionTransformer) -> None:
     log = anatomy.log
     anatomy.grid = cast(tuple[int, int], tuple(model.patch_embed.grid_size))
     anatomy.prefix_tokens = model.num_prefix_tokens
+    anatomy.class_token = 0 if model.global_pool == "token" else None
     sink = None
     if model.pos_embed is not None:
         sink = (model, "pos_embed", 0 if model.no_embed_class else model.num_prefix_tokens)

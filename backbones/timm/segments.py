@@ -10,6 +10,8 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from ...errors import Unsupported
+from ..anatomy.anatomy import Anatomy
 from ..anatomy.segments import Segment
 
 KNOWN = (VisionTransformer, SwinTransformer, ConvNeXt)
@@ -29,6 +31,31 @@ def timm_segments(model: Any, pre_logits: bool = True) -> tuple[Segment, ...] | 
     if base is VisionTransformer:
         return _transformer(model, pre_logits)
     return _swin(model, pre_logits) if base is SwinTransformer else _convnext(model, pre_logits)
+
+
+def token_segments(anatomy: Anatomy, model: Any) -> tuple[Segment, ...]:
+    """The same up to the final-normed patch tokens on their grid (N, rows, columns, D); a model may norm after pooling.
+
+    Raises:
+        Unsupported: of a model that is none of these.
+    """
+    known = timm_segments(model)
+    if known is None:
+        raise Unsupported(f"{anatomy.name} has no patch tokens whose place is known")
+
+    def of_transformer(x: Tensor) -> Tensor:
+        x = model.norm(x)
+        return anatomy.patches(model.fc_norm(x) if anatomy.norm.module is model.fc_norm else x)
+
+    def of_convnext(x: Tensor) -> Tensor:
+        x = model.norm_pre(x)
+        return (x if anatomy.norm.module is model.norm_pre else model.head.norm(x)).movedim(1, -1)
+
+    if isinstance(model, VisionTransformer):
+        read = of_transformer
+    else:
+        read = model.norm if isinstance(model, SwinTransformer) else of_convnext
+    return (*known[:-1], Segment("tokens", read, known[-1].modules))
 
 
 def _transformer(model: Any, pre_logits: bool) -> tuple[Segment, ...]:

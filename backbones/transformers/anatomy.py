@@ -152,7 +152,8 @@ class TransformersAnatomy(Anatomy):
         """The tokens of the last layer (N, L, D) -> what is pooled (N, D): the class token, normed."""
         for module in self.pool_modules:
             x = module(x)
-        return x[:, 0]
+        assert self.class_token is not None
+        return x[:, self.class_token]
 
     def adopt_projection(self) -> None:
         if self.projection is not None:
@@ -180,6 +181,9 @@ class TransformersAnatomy(Anatomy):
     def projected(self, images: Tensor) -> Tensor:
         return run_segments(self.segments("projected"), images)
 
+    def tokens(self, images: Tensor) -> Tensor:
+        return run_segments(self.segments("tokens"), images)
+
     def segments(self, output: Output) -> tuple[Segment, ...]:
         def embed(images: Tensor) -> Tensor:
             for module in self.stem_modules:
@@ -191,6 +195,9 @@ class TransformersAnatomy(Anatomy):
             *(_layer_segment(f"block {index}", layer) for index, layer in enumerate(self.layers)),
             Segment("tail", self.read, self.pool_modules, pooled=True),
         )
+        if output == "tokens":
+            norm = self.pool_modules[0]
+            return (*segments[:-1], Segment("tokens", lambda x: self.patches(norm(x)), (norm,)))
         if output == "pooled" or self.projection is None:
             return segments
         projection = self.model.get_submodule(self.projection)
@@ -222,7 +229,7 @@ class ClipVision(TransformersAnatomy):
     def add_parts(self) -> None:
         super().add_parts()
         embeddings = cast(Any, self.model).embeddings
-        self.prefix_tokens = 1
+        self.prefix_tokens, self.class_token = 1, 0
         self.patch_embedding = Affine(
             embeddings.patch_embedding, shift_sink=(embeddings.position_embedding, "weight", 1), log=self.log
         )
@@ -284,7 +291,7 @@ class FlavaVision(TransformersAnatomy):
     def add_parts(self) -> None:
         super().add_parts()
         embeddings = cast(Any, self.model).embeddings
-        self.prefix_tokens = 1
+        self.prefix_tokens, self.class_token = 1, 0
         self.patch_embedding = Affine(
             embeddings.patch_embeddings.projection, shift_sink=(embeddings, "position_embeddings", 1), log=self.log
         )

@@ -17,6 +17,7 @@ from torch import nn
 from ...errors import PeftmarkError
 from ...registry import BACKBONES
 from ..anatomy.anatomy import Anatomy
+from ..anatomy.inputs import Pixels
 from ..anatomy.parts import Block, Insertion
 from ..anatomy.text import TextTower
 from ..backbone import Backbone
@@ -187,9 +188,11 @@ def transformers_anatomy(name: str, model: Any, tokenizer: Tokenizer, preprocess
         root=model,
         # ALIGN's hidden_dim is the size of its pooling window; what it pools is in the shared space already
         feature_dim=model.config.projection_dim if family.vision is AlignVision else tower.config.hidden_size,
-        image_size=(size, size),
-        mean=tuple(preprocessor.get("image_mean", family.mean)),
-        std=tuple(preprocessor.get("image_std", family.std)),
+        input=Pixels(
+            (size, size),
+            tuple(preprocessor.get("image_mean", family.mean)),
+            tuple(preprocessor.get("image_std", family.std)),
+        ),
         log=log,
     )
     if isinstance(anatomy, TransformersAnatomy):

@@ -15,7 +15,7 @@ from ...methods import make_method
 from ...registry import BACKBONES, METHODS, TASKS, Entry
 from ...results import Card, write_card, write_manifest
 from ...results.cards import Kind, card_path
-from ...tasks import Task, TaskData
+from ...tasks import Objective, Split, Task, TaskData
 
 _ROWS, _COLUMNS, _CELL = 2, 6, 40
 _written: set[tuple[Path, str, str]] = set()
@@ -39,8 +39,9 @@ def describe_task(root: Path, task: Task, data: TaskData) -> None:
         write_manifest(root, manifest)
     _written.add(drawn)
     if _first(root, "tasks", task.name):
-        picture, labels = sample_picture(data)
-        facts = {**task_facts(task, data), "sample_labels": labels}
+        facts, picture = task_facts(task, data), None
+        if data.train.inputs.dtype == torch.uint8:  # pixels
+            picture, facts["sample_labels"] = sample_picture(task.objective(data), data.train)
         write_card(root, "tasks", _card(task.name, TASKS.entry(task.name), task.group, facts), picture)
 
 
@@ -56,15 +57,17 @@ def _card(name: str, entry: Entry[Any], family: str, facts: dict[str, Any]) -> C
 
 
 def task_facts(task: Task, data: TaskData) -> dict[str, Any]:
-    """Track, metric, sizes and what guessing would give."""
-    chances = {name: 100.0 / len(split.class_names) for name, split in data.tests.items()}
+    """Track, metric, sizes and, where that is known, what guessing would give."""
+    objective = task.objective(data)
+    chances = {name: objective.chance(split) for name, split in data.tests.items()}
+    known = {name: chance for name, chance in chances.items() if chance is not None}
     return {
         "track": task.track,
-        "metric": task.metric,
+        "metric": task.metric or objective.metric().name,
         **({"preprocessing": task.preprocessing} if task.preprocessing else {}),
         **({"warnings": list(data.warnings)} if data.warnings else {}),
-        "num_classes": len(data.train.class_names),
-        "chance_percent": round(task.headline(chances), 2),
+        **objective.facts(),
+        **({"chance_percent": round(task.headline(known), 2)} if len(known) == len(chances) else {}),
         "n_train": len(data.train),
         "n_validation": len(data.validation),
         "n_test": sum(len(split) for split in data.tests.values()),
@@ -72,21 +75,21 @@ def task_facts(task: Task, data: TaskData) -> dict[str, Any]:
     }
 
 
-def sample_picture(data: TaskData) -> tuple[bytes, list[str]]:
-    """A PNG of training examples and their labels: two rows of six images, or clips of 12 classes, a row each."""
-    train = data.train
-    if train.images.dim() == 5:
-        first = [int((train.labels == label).nonzero()[0]) for label in train.labels.unique()[: _ROWS * _COLUMNS]]
-        rows = [_cells(train.images[index]) for index in first]
+def sample_picture(objective: Objective, train: Split) -> tuple[bytes, list[str]]:
+    """A PNG of training examples and their captions: two rows of six images, or clips of 12 kinds, a row each."""
+    images = train.inputs
+    if images.dim() == 5:
+        shown = objective.one_of_each(train)[: _ROWS * _COLUMNS] or list(range(min(len(train), _ROWS * _COLUMNS)))
+        rows = [_cells(images[index]) for index in shown]
     else:
         count = min(_ROWS * _COLUMNS, len(train))
-        first = torch.linspace(0, len(train) - 1, count).long().tolist()
-        rows = [_cells(train.images[first[start : start + _COLUMNS]]) for start in range(0, count, _COLUMNS)]
+        shown = torch.linspace(0, len(train) - 1, count).long().tolist()
+        rows = [_cells(images[shown[start : start + _COLUMNS]]) for start in range(0, count, _COLUMNS)]
     width = max(row.shape[-1] for row in rows)
     sheet = torch.cat([F.pad(row, (0, width - row.shape[-1]), value=255) for row in rows], dim=-2)
     buffer = io.BytesIO()
     Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue(), [train.class_names[int(train.labels[index])] for index in first]
+    return buffer.getvalue(), [objective.caption(train, index) for index in shown]
 
 
 def _cells(images: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from ...backbones.anatomy.quantized import is_quantized
 from ...methods import AdaptedModel
 from ...results import Memory, MemoryBreakdown
+from ...tasks import tensors_of
 from .speed import MeasuredStep
 
 Part = Literal["weights", "gradients", "optimizer", "activations", "inputs"]
@@ -91,7 +92,7 @@ def estimate_memory(step: MeasuredStep) -> Memory:
     Args:
         step: new, on real tensors, or on fake ones (see `fake`) with their mode around the call.
     """
-    model, inputs = step.model, (step.images, step.labels)
+    model, inputs = step.model, (step.images, *tensors_of(step.targets))
     storages = LiveStorages()
     storages.claim("weights", _weights(model))
     storages.claim("inputs", inputs)

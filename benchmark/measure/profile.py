@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ...adapting import DEFAULT_TEMPLATES
 from ...backbones import find_backbone
 from ...errors import NotMergeable, Unsupported
-from ...methods import DEFAULT_TEMPLATES, AdaptedModel, Classifier, Context, OpenVocabularyClassifier, make_method
+from ...methods import AdaptedModel, Context, make_method, make_model
 from ...results import SCHEMA_VERSION, Compute, CostRecord, CostSpec, ErrorInfo, MemoryCost, MethodSpec, Storage
+from ...tasks import Objective, Targets, objective_of_track
 from ..environment import environment
 from ..plan.costs import main_track
 from ..run.failures import describe_error, status_of
@@ -70,9 +72,8 @@ def _estimated(record: CostRecord) -> CostRecord:
     """Counts, operations and memory from fake tensors: no computation, no memory for the weights."""
     spec = record.spec
     # which entries of a parameter train is read from real masks, and tokens are looked up in real tables
-    real = (
-        make_method(spec.method.name, spec.method.config).needs_batches or main_track(spec.method.name) == "openvocab"
-    )
+    objective = made_up_objective(spec)
+    real = make_method(spec.method.name, spec.method.config).needs_batches or objective.names is not None
     with torch.device("cpu" if real else "meta"):
         model = build(spec, torch.device("cpu"))
     if real:
@@ -81,11 +82,11 @@ def _estimated(record: CostRecord) -> CostRecord:
     fake(model, mode)
     with mode:
         images = torch.empty(spec.batch_size, *spec.input_shape)
-        labels = torch.empty(spec.batch_size, dtype=torch.int64)
+        targets = objective.made_up_targets(spec.batch_size)
         if not real:
             params, storage = count_parameters(model), _storage(model)
-        memory = estimate_memory(measured_step(spec, model, images, labels))
-        compute = _compute(measured_step(spec, model, images, labels))
+        memory = estimate_memory(measured_step(spec, model, images, targets))
+        compute = _compute(measured_step(spec, model, images, targets))
     return msgspec.structs.replace(
         record, params=params, storage=storage, memory=MemoryCost(estimated=memory, measured=None), compute=compute
     )
@@ -124,10 +125,10 @@ def _measured(record: CostRecord, device: torch.device) -> CostRecord:
 def _timed(record: CostRecord, device: torch.device) -> CostRecord:
     """Compared with full fine-tuning and the bare backbone, in the same rounds and with the same savings."""
     spec = record.spec
-    images, labels = batch(spec, device)
+    images, targets = batch(spec, device)
 
     def made(method: MethodSpec) -> MeasuredStep:
-        return measured_step(spec, build(msgspec.structs.replace(spec, method=method), device), images, labels)
+        return measured_step(spec, build(msgspec.structs.replace(spec, method=method), device), images, targets)
 
     step, full, bare = (made(m) for m in (spec.method, *(MethodSpec(name=n, version=1) for n in ("full", "linear"))))
     merged: MeasuredStep | None = made(spec.method)
@@ -147,35 +148,38 @@ def build(spec: CostSpec, device: torch.device) -> AdaptedModel:
     """
     torch.manual_seed(0)
     method = make_method(spec.method.name, spec.method.config)
-    names = [f"class {index}" for index in range(spec.num_classes)]
+    objective = made_up_objective(spec)
     if method.test_views() is not None:
         raise Unsupported("what it costs to adapt to the views of each test image is not profiled")
     anatomy = find_backbone(spec.backbone).build(pretrained=False)
-    model: AdaptedModel
-    if main_track(spec.method.name) == "openvocab":
-        model = OpenVocabularyClassifier(anatomy, method, names, DEFAULT_TEMPLATES)
-    else:
-        frames = spec.input_shape[0] if len(spec.input_shape) == 4 else None
-        model = Classifier(anatomy, method, spec.num_classes, frames)
+    frames = spec.input_shape[0] if len(spec.input_shape) > len(anatomy.input.shape) else None
+    model = make_model(anatomy, method, objective, frames)
+    scored = objective.made_up_targets(SCORING_BATCH)
     if method.needs_batches:
-        images = torch.randn(SCORING_BATCH, *spec.input_shape)
-        method.prepare(model, [(images, torch.arange(SCORING_BATCH) % spec.num_classes)])
+        method.prepare(model, [(torch.randn(SCORING_BATCH, *spec.input_shape), scored)])
     if model.anatomy.text is not None:  # what is written, or learned of what is written, before the first step
-        images, labels = torch.randn(SCORING_BATCH, *spec.input_shape), torch.arange(SCORING_BATCH)
-        method.loss(model.train(), images, labels % spec.num_classes, Context(1, 1, tuple(names)))
+        images = torch.randn(SCORING_BATCH, *spec.input_shape)
+        method.loss(model.train(), images, scored, Context(1, 1, _class_names(spec)))
     if next(model.parameters()).device.type != "meta":
         model = model.to(device)
     hold_frozen(model, spec.frozen_dtype)
     return model.train()
 
 
-def batch(spec: CostSpec, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Synthetic images and labels."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(spec.batch_size, *spec.input_shape, generator=generator)
-    labels = torch.randint(spec.num_classes, (spec.batch_size,), generator=generator)
-    return images.to(device), labels.to(device)
+def made_up_objective(spec: CostSpec) -> Objective:
+    """Of the spec's number of classes, as the method's main track asks for them."""
+    return objective_of_track(main_track(spec.method.name), _class_names(spec), DEFAULT_TEMPLATES)
 
 
-def measured_step(spec: CostSpec, model: AdaptedModel, images: Tensor, labels: Tensor) -> MeasuredStep:
-    return MeasuredStep(model, images, labels, spec.num_classes, spec.precision, spec.gradient_checkpointing)
+def _class_names(spec: CostSpec) -> tuple[str, ...]:
+    return tuple(f"class {index}" for index in range(spec.num_classes))
+
+
+def batch(spec: CostSpec, device: torch.device) -> tuple[Tensor, Targets]:
+    """Made-up inputs and targets."""
+    images = torch.randn(spec.batch_size, *spec.input_shape, generator=torch.Generator().manual_seed(0))
+    return images.to(device), made_up_objective(spec).made_up_targets(spec.batch_size).to(device)
+
+
+def measured_step(spec: CostSpec, model: AdaptedModel, images: Tensor, targets: Targets) -> MeasuredStep:
+    return MeasuredStep(model, images, targets, spec.num_classes, spec.precision, spec.gradient_checkpointing)

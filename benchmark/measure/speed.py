@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...methods import AdaptedModel, Context
 from ...results import InferenceSpeed, Speed, Timing
+from ...tasks import Targets
 from ..run.memory_savings import autocast
 from ..run.step import TrainingStep, make_optimizer
 
@@ -33,25 +34,25 @@ class MeasuredStep:
         self,
         model: AdaptedModel,
         images: Tensor,
-        labels: Tensor,
+        targets: Targets,
         classes: int,
         precision: str = "float32",
         gradient_checkpointing: bool = False,
         optimizer: str = "adamw",
     ) -> None:
-        self.model, self.images, self.labels = model, images, labels
+        self.model, self.images, self.targets = model, images, targets
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         context = Context(epochs=1, steps_per_epoch=EPOCH, class_names=tuple(map(str, range(classes))))
         self.training = TrainingStep(
             model,
-            make_optimizer(self.trained, optimizer, RATE, DECAY) if self.trained else None,
+            make_optimizer(model, optimizer, RATE, DECAY),
             context,
             precision,
             gradient_checkpointing,
         )
 
     def __call__(self) -> None:
-        self.training(self.images, self.labels)
+        self.training(self.images, self.targets)
 
     def infer(self) -> None:
         """Inference on the same images."""
@@ -63,7 +64,7 @@ class MeasuredStep:
     def of_one(self) -> MeasuredStep:
         """The same with one image."""
         one = copy.copy(self)
-        one.images, one.labels = self.images[:1], self.labels[:1]
+        one.images, one.targets = self.images[:1], self.targets[torch.zeros(1, dtype=torch.int64)]
         return one
 
 

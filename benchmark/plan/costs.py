@@ -73,7 +73,7 @@ def cost_specs(
             table = {
                 "method": {"name": METHODS.canonical(name), "version": made.version, "config": made.config()},
                 "backbone": anatomy.name,
-                "input_shape": (*([CLIP_LENGTH] * (main_track(name) == "video")), 3, *anatomy.image_size),
+                "input_shape": (*([CLIP_LENGTH] * (main_track(name) == "video")), *anatomy.input.shape),
                 "num_classes": block.num_classes,
                 "batch_size": block.batch_size,
                 "hardware_class": hardware_class,

@@ -35,6 +35,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         learning_rates: by method family; a family that is not listed gets `default_learning_rate`.
         method_learning_rates: by method, for those that their family's rate does not fit.
         learning_rate: one rate for all, in place of these.
+        head_learning_rate: of the head, whatever the method's; None where the head trains at the method's.
         preset: whose settings these are, where a preset has changed them: ``faithful``, or ``faithful, with changes``.
     """
 
@@ -55,6 +56,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     method_learning_rates: dict[str, float] = {}
     default_learning_rate: float = 1e-3
     learning_rate: float | None = None
+    head_learning_rate: float | None = None
     preset: str = ""
 
     def __post_init__(self) -> None:

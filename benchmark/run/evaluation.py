@@ -1,20 +1,23 @@
-"""Evaluation: predictions on a split, accuracy in percent."""
+"""Evaluation: predictions on a split, and the objective's metric of them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...errors import Unsupported
-from ...methods import AdaptedModel, OpenVocabularyClassifier
+from ...methods import AdaptedModel
 from ...results import VariantFigure
-from ...tasks import Split, Task, TaskData
+from ...tasks import Split, Targets, Task, TaskData
 from .inputs import BOTH, VALIDATION, Inputs, named_test
 from .memory_savings import autocast
+
+Predictions = dict[str, Tensor]
+"""What `Objective.decode` keeps of each example of a split, by name: (N, …) each, on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -32,77 +35,79 @@ class Evaluator:
         """Whether the validation split says something: not of a model that is trained on it."""
         return self.inputs.trained_on != BOTH
 
-    def validation(self) -> float:
-        """Accuracy on the validation split, in percent.
+    def validation(self) -> tuple[Predictions, float]:
+        """Predictions and the metric's value on the validation split.
 
         Raises:
             Unsupported: where it is what the model is trained on.
         """
         if not self.validates:
             raise Unsupported(
-                f"{type(self.model.method).__name__} chooses by validation accuracy when its training is over, and the "
-                f"protocol trains on the validation images: --set protocol.final_training=train"
+                f"{type(self.model.method).__name__} chooses by validation figures when its training is over, and the "
+                f"protocol trains on the validation split: --set protocol.final_training=train"
             )
-        return accuracy(self._predict(VALIDATION, self.data.validation), self.data.validation)
+        return self._predict(VALIDATION, self.data.validation)
 
-    def tests(self) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Predicted labels and accuracy of every test split."""
-        predictions = {name: self._predict(named_test(name), split) for name, split in self.data.tests.items()}
-        return predictions, {name: accuracy(predictions[name], split) for name, split in self.data.tests.items()}
+    def score(self) -> float:
+        """How good the model is on the validation split: the metric, negated where a lower one is better."""
+        value = self.validation()[1]
+        return value if self.model.objective.metric().higher_is_better else -value
+
+    def tests(self) -> tuple[dict[str, Predictions], dict[str, float]]:
+        """Predictions and the metric's value on every test split."""
+        found = {name: self._predict(named_test(name), split) for name, split in self.data.tests.items()}
+        return {name: each for name, (each, _) in found.items()}, {name: value for name, (_, value) in found.items()}
 
     def variants(self) -> list[VariantFigure]:
         """The figures of every model that the training gave; the last one selected stays."""
         figures = []
         for variant in self.model.method.variants():
             self.model.method.select(self.model, variant)
-            validation = self.validation() if self.validates else None
+            validation = self.validation()[1] if self.validates else None
             test = self.task.headline(self.tests()[1])
             figures.append(VariantFigure(axis=variant.axis, value=variant.value, validation=validation, test=test))
         return figures
 
-    def _predict(self, name: str, split: Split) -> Tensor:
+    def _predict(self, name: str, split: Split) -> tuple[Predictions, float]:
         start, batches = self.inputs.evaluation(name, self.precision)
+        with torch.inference_mode(False):  # what is made of a split's names may be trained with, at test time too
+            self.model.objective.pose(self.model, split)
+        targets = split.targets.to(self.inputs.device).split(self.inputs.batch_size(split))
         with self.model.start_from(start):
-            return predict(self.model, batches, split.class_names, self.precision, split.multi_view)
+            return predict(self.model, zip(batches, targets, strict=True), self.precision, split.multi_view)
 
 
 @torch.inference_mode()
 def predict(
     model: AdaptedModel,
-    batches: Iterable[Tensor],
-    class_names: Sequence[str],
+    batches: Iterable[tuple[Tensor, Targets]],
     precision: str = "float32",
     multi_view: bool = False,
-) -> Tensor:
-    """Predicted labels (N,), on the CPU; an open-vocabulary model takes the class names.
+) -> tuple[Predictions, float]:
+    """Predictions of (inputs, targets) in batches, and the metric's value of them all.
 
     Args:
-        multi_view: whether a batch holds several clips of each video (N, V, T, 3, H, W), whose probabilities are
-            averaged.
+        multi_view: whether a batch holds several views of each example (N, V, …), whose outputs are combined.
     """
     model.eval()
-    if isinstance(model, OpenVocabularyClassifier) and model.class_names != tuple(class_names):
-        with torch.inference_mode(False):  # what is made of the names may be trained with, at test time too
-            model.set_class_names(class_names)
-    predictions = []
-    for batch in batches:
-        with autocast(precision, batch.device):
+    objective = model.objective
+    metric, kept = objective.metric(), list[Predictions]()
+    for inputs, targets in batches:
+        with autocast(precision, inputs.device):
             if multi_view:
-                logits = model.method.predict(model, batch.flatten(0, 1)).unflatten(0, batch.shape[:2])
-                predictions.append(logits.softmax(dim=-1).mean(dim=1).argmax(dim=-1))
+                outputs = model.method.predict(model, inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
+                outputs = objective.combine_views(outputs)
             else:
-                predictions.append(model.method.predict(model, batch).argmax(dim=-1))
-    return torch.cat(predictions).cpu()
+                outputs = model.method.predict(model, inputs)
+        decoded = {name: values.cpu() for name, values in objective.decode(outputs, targets).items()}
+        metric.update(decoded, targets.to(torch.device("cpu")))
+        kept.append(decoded)
+    return {name: torch.cat([each[name] for each in kept]) for name in kept[0]}, metric.value()
 
 
-def accuracy(predictions: Tensor, split: Split) -> float:
-    """Percent of correct labels."""
-    return 100.0 * int((predictions == split.labels).sum()) / len(split)
-
-
-def predictions_sha256(predictions: Mapping[str, Tensor]) -> str:
-    """Of the labels of all splits, by sorted name."""
+def predictions_sha256(predictions: Mapping[str, Predictions]) -> str:
+    """Of what is predicted of all splits' examples, by sorted name."""
     digest = hashlib.sha256()
     for name in sorted(predictions):
-        digest.update(predictions[name].to(torch.int64).numpy().tobytes())
+        digest.update(predictions[name]["predicted"].contiguous().numpy().tobytes())
     return digest.hexdigest()

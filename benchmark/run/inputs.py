@@ -1,4 +1,4 @@
-"""What a model reads in a run: images, or, where its first segments are frozen, what the first touched one reads."""
+"""What a model reads in a run: inputs, or, where its first segments are frozen, what the first touched one reads."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...backbones import Anatomy
+from ...backbones import Anatomy, InputKind
 from ...backbones.anatomy.segments import frozen_prefix, run_segments
 from ...methods import AdaptedModel, Views
 from ...results import RunSpec
-from ...tasks import Split, TaskData
+from ...tasks import Split, Targets, TaskData
 from .memory_savings import autocast
-from .normalize import Preprocess
 from .prefix_cache import PrefixCache
 
 BATCH_SIZE = 256
 """Images a batch in evaluation; fixed, so that it cannot be a reason for two runs to differ."""
 
 AT_ONCE = 2**32
-"""Bytes of preprocessed training images up to which they are made once and kept on the device."""
+"""Bytes of prepared training inputs up to which they are made once and kept on the device."""
 
 FEW = 4
 """Vectors from which on a matrix product maps each as it would in a larger batch; for fewer, MKL has other kernels."""
@@ -36,28 +35,34 @@ def named_test(name: str) -> str:
 
 @dataclass(frozen=True)
 class Lazily:
-    """Images (N, …) that are preprocessed when they are asked for: all together would be too large."""
+    """A task's inputs (N, …) that are prepared when they are asked for: all together would be too large.
 
-    images: Tensor
-    preprocess: Preprocess
+    Attributes:
+        target: the device that the prepared ones are on.
+    """
+
+    raw: Tensor
+    kind: InputKind
+    target: torch.device
 
     @property
     def device(self) -> torch.device:
         """Where indices have to be."""
-        return self.images.device
+        return self.raw.device
 
     def __getitem__(self, indices: Tensor) -> Tensor:
-        return self.preprocess(self.images[indices])
+        return self.kind.prepare(self.raw[indices], self.target)
 
     def split(self, size: int) -> Iterator[Tensor]:
-        return map(self.preprocess, self.images.split(size))
+        return (self.kind.prepare(part, self.target) for part in self.raw.split(size))
 
 
 class Inputs:
-    """A run's inputs, preprocessed, on the model's device.
+    """A run's inputs, prepared, on the model's device.
 
     Args:
-        cache: keeps them for other runs of this worker; None computes them anew, and always images.
+        kind: of the inputs, as the protocol has them prepared.
+        cache: keeps them for other runs of this worker; None computes them anew, from the task's examples.
         bare: the backbone as it was loaded; None where its weights are random.
     """
 
@@ -66,7 +71,8 @@ class Inputs:
         model: AdaptedModel,
         spec: RunSpec,
         data: TaskData,
-        preprocess: Preprocess,
+        kind: InputKind,
+        device: torch.device,
         cache: PrefixCache | None = None,
         bare: Anatomy | None = None,
     ) -> None:
@@ -75,29 +81,29 @@ class Inputs:
         self.data = data
         self.splits = {TRAIN: data.train, VALIDATION: data.validation}
         self.splits |= {named_test(name): split for name, split in data.tests.items()}
-        self.preprocess = preprocess
+        self.kind = kind
+        self.device = device
         self.cache = cache
         self.bare = bare
         self.train_on(TRAIN)
 
     def train_on(self, name: str) -> None:
-        """From now on, what is trained on is the training images (`TRAIN`), or these and the validation's (`BOTH`)."""
+        """From now on, what is trained on is the training split (`TRAIN`), or this and the validation's (`BOTH`)."""
         if name == BOTH and BOTH not in self.splits:
             self.splits[BOTH] = self.data.train_and_validation()
         self.trained_on = name
-        self.labels = self.splits[name].labels.to(self.preprocess.device)
+        self.targets: Targets = self.splits[name].targets.to(self.device)
 
-    def images(self) -> Tensor | Lazily:
-        """The training images (N, …)."""
-        images = self.splits[self.trained_on].images
-        height, width = self.model.anatomy.image_size
-        if images.shape[:-3].numel() * 3 * height * width * 4 > AT_ONCE:
-            return Lazily(images, self.preprocess)
+    def prepared(self) -> Tensor | Lazily:
+        """The training inputs (N, …)."""
+        raw = self.splits[self.trained_on].inputs
+        if self._leading(raw).numel() * torch.Size(self.kind.shape).numel() * 4 > AT_ONCE:
+            return Lazily(raw, self.kind, self.device)
         kept = self._kept(self.trained_on, 0, "float32")
-        return self.preprocess(images) if kept is None else kept.to(self.preprocess.device)
+        return self._prepare(raw) if kept is None else kept.to(self.device)
 
     def training(self, batch_size: int, precision: str) -> tuple[int, Tensor | Lazily]:
-        """Where the model, as it is now, can start in training, and what it then reads of all training images (N, …).
+        """Where the model, as it is now, can start in training, and what it then reads of all training inputs (N, …).
 
         Too large for memory, that lies in a file on the host.
         """
@@ -105,14 +111,15 @@ class Inputs:
         if not self.model.method.looks_at_images:
             self.model.train()
             start = self._start(training=True)
-            rows = (len(self.labels) % batch_size or batch_size) * _frames(self.splits[self.trained_on])
+            split = self.splits[self.trained_on]
+            rows = (len(split) % batch_size or batch_size) * self._frames(split)
             if rows < FEW:
                 segments = self.model.anatomy.segments(self.model.output)
                 start = min([start, *(index for index, segment in enumerate(segments) if segment.pooled)])
         kept = self._kept(self.trained_on, start, precision) if start > 0 else None
         if kept is None or self.cache is None:
-            return 0, self.images()
-        return start, kept if self.cache.is_mapped(kept) else kept.to(self.preprocess.device)
+            return 0, self.prepared()
+        return start, kept if self.cache.is_mapped(kept) else kept.to(self.device)
 
     def evaluation(self, name: str, precision: str) -> tuple[int, Iterable[Tensor]]:
         """Where the model, as it is now, can start in evaluation, and what it then reads of a split, in batches.
@@ -123,16 +130,21 @@ class Inputs:
         split = self.splits[name]
         views = self.model.method.test_views()
         if views is not None:
-            return 0, self._views(split.images.split(max(BATCH_SIZE // views.count, 1)), views)
+            return 0, self._views(split.inputs.split(self.batch_size(split)), views)
         start = self._start(training=False)
         kept = self._kept(name, start, precision)
         if kept is None:
-            return 0, map(self.preprocess, _batches(split.images, split))
-        return start, (batch.to(self.preprocess.device) for batch in _batches(kept, split))
+            return 0, map(self._prepare, split.inputs.split(self.batch_size(split)))
+        return start, (batch.to(self.device) for batch in kept.split(self.batch_size(split)))
+
+    def batch_size(self, split: Split) -> int:
+        """Examples of a batch in evaluation: fewer where each is more than one image."""
+        views = self.model.method.test_views()
+        return max(BATCH_SIZE // (self._frames(split) if views is None else views.count), 1)
 
     def scoring_views(self, size: int, views: Views) -> Iterator[Tensor]:
         """Views of the training images, in batches of `size` images."""
-        return self._views(self.splits[self.trained_on].images.split(size), views)
+        return self._views(self.splits[self.trained_on].inputs.split(size), views)
 
     def _views(self, batches: Iterable[Tensor], views: Views) -> Iterator[Tensor]:
         """Drawn from the run's seed, whatever else has drawn numbers before."""
@@ -140,7 +152,7 @@ class Inputs:
         for batch in batches:
             with torch.random.fork_rng(devices=[]):
                 torch.random.set_rng_state(generator.get_state())
-                drawn = self.preprocess.views(batch, views)
+                drawn = self.kind.crops(batch, self.device, views.count, views.scale, views.augmix)
                 generator.set_state(torch.random.get_rng_state())
             yield drawn
 
@@ -154,46 +166,46 @@ class Inputs:
         if self.cache is None:
             return None
         spec, split = self.spec, self.splits[name]
-        key: tuple[object, ...] = (spec.task, name, *self.preprocess.key)
+        key: tuple[object, ...] = (spec.task, name, self.kind.key)
         if start > 0:
             key += (spec.backbone, self.model.output, start, precision)
-        # images and what a stem makes of them are made about as fast as they are read from a disk
+        # inputs and what a stem makes of them are made about as fast as they are read from a disk
         return self.cache.get(key, len(split), lambda: self._prefix(split, start, precision), may_map=start > 1)
 
     @torch.no_grad()
     def _prefix(self, split: Split, start: int, precision: str) -> Iterator[Tensor]:
         segments = self.model.anatomy.segments(self.model.output)[:start]
-        for batch in _batches(split.images, split):
-            images = self.preprocess(batch)
-            frames = images.flatten(0, -4)
-            with autocast(precision, frames.device):
-                outputs = run_segments(segments, frames)
-            yield outputs.unflatten(0, images.shape[:-3])
+        for batch in split.inputs.split(max(BATCH_SIZE // self._frames(split), 1)):
+            leading, prepared = self._leading(batch), self._prepare(batch)
+            with autocast(precision, self.device):
+                outputs = run_segments(segments, prepared.flatten(0, len(leading) - 1))
+            yield outputs.unflatten(0, leading)
+
+    def _prepare(self, raw: Tensor) -> Tensor:
+        return self.kind.prepare(raw, self.device)
+
+    def _leading(self, raw: Tensor) -> torch.Size:
+        """Of examples (N, …, *shape): (N,), (N, T) of clips, (N, V, T) of several of each."""
+        return raw.shape[: raw.dim() - len(self.kind.shape)]
+
+    def _frames(self, split: Split) -> int:
+        """What the backbone reads of an example: one, the frames of a clip, in all its views."""
+        return self._leading(split.inputs)[1:].numel()
 
 
 class TrainingBatches:
-    """(images, labels) of the training split, in order; images are preprocessed only when asked for.
+    """(inputs, targets) of the training split, in order; inputs are prepared only when asked for.
 
-    With a method's `scoring_views`, the images are views (n, V, 3, H, W).
+    With a method's `scoring_views`, these are views of images (n, V, 3, H, W).
     """
 
     def __init__(self, inputs: Inputs, size: int) -> None:
         self.inputs = inputs
         self.size = size
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(self._images(), self.inputs.labels.split(self.size), strict=True)
+    def __iter__(self) -> Iterator[tuple[Tensor, Targets]]:
+        return zip(self._inputs(), self.inputs.targets.split(self.size), strict=True)
 
-    def _images(self) -> Iterable[Tensor]:
+    def _inputs(self) -> Iterable[Tensor]:
         views = self.inputs.model.method.scoring_views()
-        return self.inputs.images().split(self.size) if views is None else self.inputs.scoring_views(self.size, views)
-
-
-def _frames(split: Split) -> int:
-    """Images an example: frames of a clip, in all its views."""
-    return split.images.shape[1:-3].numel()
-
-
-def _batches(tensor: Tensor, split: Split) -> tuple[Tensor, ...]:
-    """A tensor (N, …) of a split, in evaluation batches."""
-    return tensor.split(max(BATCH_SIZE // _frames(split), 1))
+        return self.inputs.prepared().split(self.size) if views is None else self.inputs.scoring_views(self.size, views)

@@ -17,7 +17,7 @@ import torch
 
 from ...backbones import RANDOM, Anatomy, find_backbone
 from ...errors import PeftmarkError, Unsupported
-from ...methods import AdaptedModel, Classifier, OpenVocabularyClassifier, make_method
+from ...methods import AdaptedModel, make_method, make_model
 from ...registry import METHODS
 from ...results import (
     SCHEMA_VERSION,
@@ -41,7 +41,6 @@ from .evaluation import Evaluator, predictions_sha256
 from .failures import describe_error, status_of
 from .inputs import TRAIN, Inputs, TrainingBatches
 from .memory_savings import hold_frozen
-from .normalize import Preprocess
 from .prefix_cache import PrefixCache
 from .training import Curve, Trainer
 
@@ -108,7 +107,8 @@ def _run(
     with progress.enter("setup"):
         model = _build(spec, checkpoint, task, data).to(device)
         bare = None if spec.backbone.weights == RANDOM else _pretrained(spec.backbone, checkpoint)
-        inputs = Inputs(model, spec, data, Preprocess(model.anatomy, device, protocol.normalization), cache, bare)
+        kind = model.anatomy.input.normalized(protocol.normalization)
+        inputs = Inputs(model, spec, data, kind, device, cache, bare)
         phases = model.method.phases()
         last = max((index for index, phase in enumerate(phases) if phase.epochs > 0), default=0)
         # what a method chooses by validation figures, it chooses before the phase that ends in the tested model
@@ -125,7 +125,7 @@ def _run(
         protocol,
         learning_rate=protocol.learning_rate_of(spec.method.name, METHODS.entry(spec.method.name).family),
         seed=spec.seed,
-        validation=evaluator.validation,
+        validation=evaluator.score,
     )
     curve: Curve = []
     for index, phase in enumerate(phases):
@@ -139,15 +139,18 @@ def _run(
             progress.params = count_parameters(model)  # a phase may have changed what is trained
     progress.found = model.method.found()
     with progress.enter("evaluation"):
-        validation = evaluator.validation() if evaluator.validates else None
+        validation = evaluator.validation()[1] if evaluator.validates else None
         predictions, figures = evaluator.tests()
         variants = evaluator.variants()
     adapter = safetensors.torch.save(model.adapter_state_dict())
     progress.storage = Storage(adapter_bytes=len(adapter))
     if adapter_file is not None:
         write_atomically(adapter_file, adapter)
+    metric = model.objective.metric()
     return Quality(
-        metric=task.metric,
+        metric=task.metric or metric.name,
+        unit=metric.unit,
+        higher_is_better=metric.higher_is_better,
         validation=validation,
         test=task.headline(figures),
         tests={name: TestFigure(value=value, n=len(data.tests[name])) for name, value in figures.items()},
@@ -159,17 +162,14 @@ def _run(
 
 
 def _build(spec: RunSpec, checkpoint: Path | None, task: Task, data: TaskData) -> AdaptedModel:
-    track = task.track
     method = make_method(spec.method.name, spec.method.config)
     tracks = METHODS.entry(spec.method.name).metadata["tracks"]
-    if track not in tracks:
-        raise Unsupported(f"{spec.method.name} is for {', '.join(tracks)} tasks; {task.name} is {track}")
+    if task.track not in tracks:
+        raise Unsupported(f"{spec.method.name} is for {', '.join(tracks)} tasks; {task.name} is {task.track}")
     torch.manual_seed(spec.seed)
     anatomy = _backbone(spec.backbone, checkpoint)
     torch.manual_seed(spec.seed)  # whether the backbone came from the cache must not show in what follows
-    if track == "openvocab":
-        return OpenVocabularyClassifier(anatomy, method, data.train.class_names, task.templates)
-    return Classifier(anatomy, method, len(data.train.class_names), task.num_frames)
+    return make_model(anatomy, method, task.objective(data), task.num_frames)
 
 
 def _backbone(spec: BackboneSpec, checkpoint: Path | None) -> Anatomy:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...methods import AdaptedModel, Context
+from ...tasks import Targets
 from .memory_savings import autocast, checkpointed
 
 
@@ -30,8 +31,8 @@ class TrainingStep:
     gradient_checkpointing: bool = False
     start: int = 0
 
-    def __call__(self, batch: Tensor, labels: Tensor, seen: Callable[[Tensor], None] = lambda loss: None) -> None:
-        """Train on a batch (N, …) with its labels (N,), in place.
+    def __call__(self, batch: Tensor, targets: Targets, seen: Callable[[Tensor], None] = lambda loss: None) -> None:
+        """Train on a batch (N, …) with its targets, in place.
 
         Args:
             seen: is given the loss before the backward pass, which a loss that is not finite may break.
@@ -40,8 +41,8 @@ class TrainingStep:
         if optimizer is not None:
             optimizer.zero_grad(set_to_none=True)  # before the forward pass, which would hold them on its peak
         recomputing = checkpointed(model.anatomy, self.gradient_checkpointing)
-        with recomputing, autocast(self.precision, labels.device), model.start_from(self.start):
-            loss = method.loss(model, batch, labels, self.context)
+        with recomputing, autocast(self.precision, batch.device), model.start_from(self.start):
+            loss = method.loss(model, batch, targets, self.context)
         seen(loss)
         if optimizer is not None:
             loss.backward()
@@ -52,17 +53,29 @@ class TrainingStep:
 
 
 def make_optimizer(
-    parameters: Sequence[nn.Parameter], kind: str, rate: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    """``adamw`` or ``sgd`` (momentum 0.9) over what trains.
+    model: AdaptedModel, kind: str, rate: float, weight_decay: float, head_rate: float | None = None
+) -> torch.optim.Optimizer | None:
+    """``adamw`` or ``sgd`` (momentum 0.9) over what trains; None where nothing does.
 
     Decay is for matrices: it would pull a bias, norm or scale to zero, not towards the backbone's value.
+
+    Args:
+        head_rate: the learning rate of the head, where it is not `rate`.
     """
+    head = set() if head_rate is None else set(model.head_parameters())
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {
+            "params": [p for p in trained if (p in head) is of_head and (p.dim() >= 2) is matrix],
+            "weight_decay": weight_decay if matrix else 0.0,
+            "lr": head_rate if of_head else rate,
+        }
+        for of_head in (False, True)
+        for matrix in (True, False)
     ]
     groups = [group for group in groups if group["params"]]
+    if not groups:
+        return None
     if kind == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=0.9)
     return torch.optim.AdamW(groups, lr=rate)

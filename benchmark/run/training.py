@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...methods import AdaptedModel, Context, Phase
 from ...results import PhaseCost
+from ...tasks import Targets
 from ..plan.protocol import Protocol
 from .failures import Diverged
 from .inputs import Inputs, Lazily
@@ -27,10 +28,10 @@ class Trainer:
     """Carries out the phases of a method's training.
 
     Attributes:
-        inputs: of the training split, with the labels.
+        inputs: of the training split, with the targets.
         learning_rate: of the protocol, for this method; a phase may scale it.
         seed: decides the order of the data.
-        validation: the model's accuracy on the validation split as it is, in percent.
+        validation: how good the model is on the validation split as it is; higher is better.
     """
 
     model: AdaptedModel
@@ -46,22 +47,27 @@ class Trainer:
         """Carry out one phase; an entry an epoch (see `train`) and what it took."""
         start, evaluations = time.perf_counter(), 0
 
-        def accuracy() -> float:
+        def score() -> float:
             nonlocal evaluations
             evaluations += 1
             return self.validation()
 
-        self.model.method.begin_phase(phase.name, self.model, accuracy)
-        protocol = msgspec.structs.replace(self.protocol, epochs=round(self.protocol.epochs * phase.epochs))
-        labels = self.inputs.labels
-        steps = steps_per_epoch(len(labels), protocol)
+        self.model.method.begin_phase(phase.name, self.model, score)
+        head_rate = self.protocol.head_learning_rate
+        protocol = msgspec.structs.replace(
+            self.protocol,
+            epochs=round(self.protocol.epochs * phase.epochs),
+            head_learning_rate=None if head_rate is None else head_rate * phase.learning_rate,
+        )
+        targets = self.inputs.targets
+        steps = steps_per_epoch(len(targets), protocol)
         context = Context(protocol.epochs, steps, self.class_names, self.templates)
         rate = self.learning_rate * phase.learning_rate
         curve: Curve = []
-        if protocol.epochs > 0 and _trained(self.model):
+        if protocol.epochs > 0 and any(parameter.requires_grad for parameter in self.model.parameters()):
             # asked now: the phases before, or the beginning of this one, may have changed what is frozen
-            first, images = self.inputs.training(protocol.batch_size, protocol.precision)
-            curve = train(self.model, images, labels, protocol, rate, context, self.seed, first)
+            first, inputs = self.inputs.training(protocol.batch_size, protocol.precision)
+            curve = train(self.model, inputs, targets, protocol, rate, context, self.seed, first)
         return curve, PhaseCost(
             name=phase.name,
             epochs=len(curve),
@@ -73,8 +79,8 @@ class Trainer:
 
 def train(
     model: AdaptedModel,
-    images: Tensor | Lazily,
-    labels: Tensor,
+    inputs: Tensor | Lazily,
+    targets: Targets,
     protocol: Protocol,
     learning_rate: float,
     context: Context,
@@ -84,43 +90,42 @@ def train(
     """Train what is trainable, in place; a model with nothing to train is left alone.
 
     Args:
-        images: preprocessed (N, …), or what segment `start` of the backbone reads of them; perhaps on the host.
-        labels: (N,), on the model's device.
+        inputs: prepared (N, …), or what segment `start` of the backbone reads of them; perhaps on the host.
+        targets: of all N, on the model's device.
+        learning_rate: of what the method trains; the head's is the protocol's own, where it has one.
         seed: decides the order of the data.
 
     Returns:
-        One entry an epoch: ``epoch``, ``train_loss`` (mean over the epoch's images), ``learning_rate`` (its last).
+        One entry an epoch: ``epoch``, ``train_loss`` (mean over the epoch's examples), ``learning_rate`` (its last).
 
     Raises:
         Diverged: on a loss that is not finite; found at the end of the epoch.
     """
-    trained = _trained(model)
-    if not trained or protocol.epochs == 0:
+    optimizer = make_optimizer(
+        model, protocol.optimizer, learning_rate, protocol.weight_decay, protocol.head_learning_rate
+    )
+    if optimizer is None or protocol.epochs == 0:
         return []
-    optimizer = make_optimizer(trained, protocol.optimizer, learning_rate, protocol.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: _schedule(step / context.steps_per_epoch, protocol)
     )
     order = torch.Generator().manual_seed(seed)
     step = TrainingStep(model, optimizer, context, protocol.precision, protocol.gradient_checkpointing, start)
+    device = next(model.parameters()).device
     curve = []
     model.train()
     for epoch in range(protocol.epochs):
         context.epoch = epoch
         losses = _Losses(epoch)
         with losses:
-            for batch, batch_labels in _batches(images, labels, protocol.batch_size, order):
+            for batch, of_batch in _batches(inputs, targets, device, protocol.batch_size, order):
                 rate = optimizer.param_groups[0]["lr"]
-                step(batch, batch_labels, partial(losses.add, rate=rate, size=len(batch)))
+                step(batch, of_batch, partial(losses.add, rate=rate, size=len(batch)))
                 schedule.step()
         curve.append(
-            {"epoch": float(epoch + 1), "train_loss": losses.total / len(labels), "learning_rate": losses.rates[-1]}
+            {"epoch": float(epoch + 1), "train_loss": losses.total / len(targets), "learning_rate": losses.rates[-1]}
         )
     return curve
-
-
-def _trained(model: AdaptedModel) -> list[torch.nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 class _Losses:
@@ -156,13 +161,13 @@ def steps_per_epoch(n: int, protocol: Protocol) -> int:
 
 
 def _batches(
-    images: Tensor | Lazily, labels: Tensor, size: int, order: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """An epoch's batches, on the labels' device; each index is sent to it once an epoch, not once a step."""
-    permutation = torch.randperm(len(labels), generator=order)
-    chosen_images, chosen_labels = (permutation.to(device).split(size) for device in (images.device, labels.device))
-    for at, labels_at in zip(chosen_images, chosen_labels, strict=True):
-        yield images[at].to(labels.device), labels[labels_at]
+    inputs: Tensor | Lazily, targets: Targets, device: torch.device, size: int, order: torch.Generator
+) -> Iterator[tuple[Tensor, Targets]]:
+    """An epoch's batches, on the targets' `device`; each index is sent there once an epoch, not once a step."""
+    permutation = torch.randperm(len(targets), generator=order)
+    chosen_inputs, chosen_targets = (permutation.to(where).split(size) for where in (inputs.device, device))
+    for at, targets_at in zip(chosen_inputs, chosen_targets, strict=True):
+        yield inputs[at].to(device), targets[targets_at]
 
 
 def _schedule(epoch: float, protocol: Protocol) -> float:

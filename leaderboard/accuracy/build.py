@@ -21,10 +21,7 @@ from ..costs.sheet import CostRow, Efficiency
 from ..entries import GROUPS, TRACKS, Catalogue, Entry, place
 from ..formatting import exact, figure, plain, spread
 from ..summary import Summary, mean_over_tasks, ranks
-from .table import Board, Cell, Column, Figure, Group, Parameters, Row, State, Table, TaskColumns, Track
-
-SECTIONED = ("openvocab",)
-"""Tracks in which a mean over groups of tasks would say nothing: a harmonic mean of base and new classes, few shots."""
+from .table import Board, Cell, Column, Figure, Group, Parameters, Row, Scale, State, Table, TaskColumns, Track
 
 _STATES: tuple[State, ...] = ("ranked", "partial", "superseded", "deviation")
 
@@ -42,10 +39,12 @@ def make_board(records: Iterable[RunRecord], catalogue: Catalogue, efficiency: E
     by_track = grouped(records, lambda run: catalogue.tasks[run.spec.task.name].track)
     for key in sorted(by_track, key=lambda key: (place(key, tuple(TRACKS)), key)):
         tables = []
-        for runs in _by_table(by_track[key], key, catalogue):
+        scales = _scales(by_track[key])
+        for runs in _by_table(by_track[key], catalogue, scales):
             kept, reasons = _comparable(runs)
             left_out |= reasons
-            tables.append(_table(key, kept, reasons, catalogue, defaults, efficiency))
+            scale = scales[runs[0].spec.task.name]
+            tables.append(_table(key, scale, kept, reasons, catalogue, defaults, efficiency))
         tracks.append(Track(key, TRACKS.get(key, key.replace("_", " ").capitalize()), tables))
     return Board(tracks, left_out)
 
@@ -55,13 +54,24 @@ def _order(run: RunRecord) -> tuple[str, str, str, int, str]:
     return (spec.task.name, spec.backbone.name, spec.method.name, spec.seed, run.run_id)
 
 
-def _section(run: RunRecord, track: str, catalogue: Catalogue) -> str:
-    """What has a table of its own in a track whose groups of tasks are benchmarks by themselves; else nothing."""
-    return catalogue.tasks[run.spec.task.name].family if track in SECTIONED else ""
+def _section(run: RunRecord, catalogue: Catalogue) -> str:
+    """The group of a task whose card says that it is a benchmark by itself; else nothing."""
+    task = catalogue.tasks[run.spec.task.name]
+    return task.family if task.facts.get("own_table") is True else ""
 
 
-def _by_table(runs: Iterable[RunRecord], track: str, catalogue: Catalogue) -> list[list[RunRecord]]:
-    """One list per backbone, its weights and protocol, and section.
+def _scales(runs: Sequence[RunRecord]) -> dict[str, Scale]:
+    """What the figures of each task are measured in; percent where no run of it got so far."""
+    known = {
+        run.spec.task.name: Scale(run.quality.unit, run.quality.higher_is_better)
+        for run in runs
+        if run.quality is not None
+    }
+    return {run.spec.task.name: known.get(run.spec.task.name, Scale()) for run in runs}
+
+
+def _by_table(runs: Iterable[RunRecord], catalogue: Catalogue, scales: Mapping[str, Scale]) -> list[list[RunRecord]]:
+    """One list per backbone, its weights and protocol, section, and what its figures are measured in.
 
     Runs from random weights share the table of the pretrained ones, to compare them with, where those are of one kind.
     """
@@ -72,7 +82,8 @@ def _by_table(runs: Iterable[RunRecord], track: str, catalogue: Catalogue) -> li
             run.spec.backbone.name,
             run.spec.protocol.name,
             run.spec.protocol.version,
-            _section(run, track, catalogue),
+            _section(run, catalogue),
+            scales[run.spec.task.name],
         ),
     )
     for _, group in sorted(groups.items()):
@@ -119,6 +130,7 @@ def _deviation(run: RunRecord) -> str:
 
 def _table(
     track: str,
+    scale: Scale,
     runs: list[RunRecord],
     reasons: Mapping[str, str],
     catalogue: Catalogue,
@@ -128,12 +140,17 @@ def _table(
     spec = runs[0].spec
     backbone = catalogue.backbones[spec.backbone.name]
     weights = tuple(sorted({run.spec.backbone.weights for run in runs}))
-    section = _section(runs[0], track, catalogue)
-    identity = (track, backbone.name, *weights, spec.protocol.name, spec.protocol.version, *([section] * bool(section)))
+    section = _section(runs[0], catalogue)
+    of_scale = () if scale == Scale() else (scale.unit, scale.higher_is_better)
+    identity = (
+        *(track, backbone.name, *weights, spec.protocol.name, spec.protocol.version),
+        *([section] * bool(section)),
+        *of_scale,
+    )
     sheet = efficiency.main_sheet(backbone.name)
     costs = sheet.by_method if sheet else {}
     rows = _rows(runs, identity, catalogue, defaults, _size(runs, backbone), costs)
-    mean, groups = _columns(runs, rows, catalogue)
+    mean, groups = _columns(runs, rows, catalogue, scale)
     counted = [task.task.name for group in groups for task in group.tasks if task.counts]
     for row in rows:
         covered = [name for name in counted if name in row.cells and row.cells[name].complete]
@@ -141,7 +158,7 @@ def _table(
             row.state, row.remark = "partial", f"not ranked: covers {len(covered)} of {len(counted)} tasks"
         row.mean = _mean(row, counted)
         row.figures = _figures(row, mean, groups)
-    _rank(rows)
+    _rank(rows, scale)
     return Table(
         key=anchor("table", *identity),
         track=track,
@@ -150,6 +167,7 @@ def _table(
         protocol=spec.protocol.name,
         protocol_version=spec.protocol.version,
         section=section,
+        scale=scale,
         mean=mean,
         groups=groups,
         rows=rows,
@@ -230,7 +248,7 @@ def _parameters(runs: Iterable[RunRecord], size: float | None) -> Parameters | N
 
 
 def _columns(
-    runs: Sequence[RunRecord], rows: Sequence[Row], catalogue: Catalogue
+    runs: Sequence[RunRecord], rows: Sequence[Row], catalogue: Catalogue, scale: Scale
 ) -> tuple[Column | None, tuple[Group, ...]]:
     """The overall mean, where there is more than one task, and the tasks in their groups."""
     versions = {run.spec.task.name: run.spec.task.version for run in runs}
@@ -259,8 +277,8 @@ def _columns(
             task = catalogue.tasks[name]
             chance = f", chance {figure(task.chance)}" if task.chance is not None else ""
             label, starts = (metric if parts else task.short), bool(parts) or not (tasks or group_mean)
-            headline = column("task", label, f"{name}: {metric} in percent{chance}", starts)
-            columns = tuple(column("part", part, f"{name}: {part}, in percent") for part in parts)
+            headline = column("task", label, f"{name}: {metric} in {scale.unit}{chance}", starts)
+            columns = tuple(column("part", part, f"{name}: {part}, in {scale.unit}") for part in parts)
             tasks.append(TaskColumns(task, versions[name], headline, columns, name in standard))
         groups.append(Group(group, group_mean, tuple(tasks)))
     return mean, tuple(groups)
@@ -350,14 +368,15 @@ def _run_href(run: RunRecord) -> str:
     return f"runs/{run.run_id}.html"
 
 
-def _rank(rows: list[Row]) -> None:
+def _rank(rows: list[Row], scale: Scale) -> None:
     """Give ranks, mark the best of each column among ranked rows, and put the rows in the table's order."""
     ranked = [row for row in rows if row.state == "ranked" and row.mean is not None]
-    for row, rank in zip(ranked, ranks([row.mean.mean for row in ranked if row.mean]), strict=True):
+    direction = 1 if scale.higher_is_better else -1
+    for row, rank in zip(ranked, ranks([direction * row.mean.mean for row in ranked if row.mean]), strict=True):
         row.rank = rank
     for column in zip(*(row.figures for row in ranked), strict=True):
         shown = [figure(cell.summary.mean) for cell in column if cell.summary]
-        best = max(shown, key=float, default=None)
+        best = max(shown, key=lambda text: direction * float(text), default=None)
         for cell in column:
             cell.best = cell.summary is not None and figure(cell.summary.mean) == best
     covered = {row.key: sum(cell.complete for cell in row.cells.values()) for row in rows}

@@ -27,6 +27,19 @@ class Column:
     """Whether a group begins here, which a rule shows."""
 
 
+@dataclass(frozen=True, order=True)
+class Scale:
+    """What figures are measured in: no mean is taken and no rank given over two of them."""
+
+    unit: str = "percent"
+    higher_is_better: bool = True
+
+    @property
+    def sign(self) -> str:
+        """Of the unit, behind a figure."""
+        return "%" if self.unit == "percent" else f" {self.unit}"
+
+
 @dataclass(frozen=True)
 class TaskColumns:
     """A task's headline column, and one for each part of it (base and new classes, say)."""
@@ -164,6 +177,7 @@ class Table:
     protocol_version: int
     section: str
     """The group of tasks that it is for; empty where it is for all of the track."""
+    scale: Scale
     mean: Column | None
     groups: tuple[Group, ...]
     rows: list[Row]

@@ -28,12 +28,13 @@ class Point:
     std: float | None
 
 
-def scatter(points: Sequence[Point], metric: str) -> str:
+def scatter(points: Sequence[Point], metric: str, higher_is_better: bool = True) -> str:
     """The SVG element; the same points give the same text.
 
     Parameters are on a logarithmic axis; methods that train none stand on a place of their own left of it. The steps
     show the best mean that is reached with as many parameters or fewer.
     """
+    direction = 1 if higher_is_better else -1
     positive = sorted(point.parameters for point in points if point.parameters > 0)
     low = positive[0] if positive else 1_000
     high = positive[-1] if positive else 10_000
@@ -53,7 +54,8 @@ def scatter(points: Sequence[Point], metric: str) -> str:
         _decorate(axes, metric, zero if has_zero else None, low, high)
 
         places = [(float(point.parameters or zero), point.mean) for point in points]
-        front = [*_front(places), (axes.get_xlim()[1], max(means))]
+        steps = [(x, direction * y) for x, y in _front([(x, direction * y) for x, y in places])]
+        front = [*steps, (axes.get_xlim()[1], steps[-1][1])]
         if len(front) > 2:
             axes.step(*zip(*front, strict=True), where="post", color=COLOURS["strong-rule"], linewidth=0.9, zorder=1.5)
         for point, (x, y) in zip(points, places, strict=True):

@@ -213,8 +213,11 @@ def _plots(board: Board) -> dict[str, Markup]:
                 if row.state == "ranked" and row.mean and row.parameters
             ]
             if len(points) > 1:
-                metric = f"mean over {table.counted} tasks, %" if table.mean else f"{table.tasks[0].task.short}, %"
-                plots[table.key] = Markup(scatter(points, metric))  # matplotlib escapes its texts
+                of = f"mean over {table.counted} tasks" if table.mean else table.tasks[0].task.short
+                metric = f"{of}, {table.scale.sign.strip()}"
+                plots[table.key] = Markup(
+                    scatter(points, metric, table.scale.higher_is_better)  # matplotlib escapes its texts
+                )
     return plots
 
 

@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, get_type_hints
 
 import msgspec
 import torch
@@ -24,6 +24,9 @@ from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Context, Method, check_hyperparameters
 from ..reparameterized.lora import Projection
+
+if TYPE_CHECKING:
+    from ...tasks import Targets
 
 NAMESPACE = "peft/"
 ADAPTER = "default"
@@ -263,12 +266,12 @@ class HfPeft(Method):
                 branch.split()
         return [linear.module for block in anatomy.blocks for linear in block.linears(self.targets)]
 
-    def loss(self, model: AdaptedModel, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+    def loss(self, model: AdaptedModel, images: Tensor, targets: Targets, context: Context) -> Tensor:
         """Cross-entropy, and the regulariser of a tuner that has one."""
         layers = [cast(TunerLayer, insertion.insert) for insertion in model.anatomy.log]
         if self.tuner == "osf":
             _project_gradients(layers)
-        loss = super().loss(model, images, labels, context)
+        loss = super().loss(model, images, targets, context)
         if self.tuner == "adalora":
             loss = loss + self.settings["orth_reg_weight"] * _orthogonality(layers)
         if self.settings.get("kasa_config") is not None:

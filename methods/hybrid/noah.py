@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from ..method import Context, Method, Phase
 from ..parts.bottleneck import Bottleneck, quick_gelu
 from ..parts.evolution import Architecture, Evolution, Space
 from ..reparameterized.lora_fused import SharedDownDelta
+
+if TYPE_CHECKING:
+    from ...tasks import Targets
 
 
 class ElasticPrompts(Insert):
@@ -200,10 +203,10 @@ class NOAH(Method):
     def _space(self, anatomy: Anatomy) -> Space:
         return Space(len(anatomy.blocks), self.widths, self.depths)
 
-    def loss(self, model: AdaptedModel, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+    def loss(self, model: AdaptedModel, images: Tensor, targets: Targets, context: Context) -> Tensor:
         if self._random is not None:
             use(model.anatomy, self._space(model.anatomy).draw(self._random))
-        return super().loss(model, images, labels, context)
+        return super().loss(model, images, targets, context)
 
     def found(self) -> dict[str, Any]:
         if self._chosen is None or self.architecture is not None:

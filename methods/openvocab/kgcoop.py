@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from ...backbones import Anatomy
 from ...registry import METHODS
@@ -15,6 +14,9 @@ from ..classifiers import OpenVocabularyClassifier
 from ..method import Context, Method
 from ..parts.context_prompt import embedded_words
 from ..parts.taught_prompt import TaughtPrompt
+
+if TYPE_CHECKING:
+    from ...tasks import Targets
 
 
 @METHODS.register("kgcoop", family="openvocab", tracks=("openvocab",))
@@ -49,9 +51,9 @@ class KgCoOp(Method):
         context = embedded_words(text, self.init_words) if self.init_words else self.n_ctx
         text.insert_prompt(TaughtPrompt(text, context, text.templates))
 
-    def loss(self, model: AdaptedModel, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+    def loss(self, model: AdaptedModel, images: Tensor, targets: Targets, context: Context) -> Tensor:
         model = cast(OpenVocabularyClassifier, model)
         learned = model.text_features()
         written = cast(TaughtPrompt, model.text.prompt).teacher(model.text)
         logits = model.text.logits(model.features(images) @ learned.T)
-        return F.cross_entropy(logits, labels) + self.weight * (1 - (learned * written).sum(dim=1).mean())
+        return model.objective.loss(logits, targets) + self.weight * (1 - (learned * written).sum(dim=1).mean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from ..classifiers import OpenVocabularyClassifier
 from ..method import Context, Method
 from ..parts.context_prompt import embedded_words
 from ..parts.taught_prompt import TaughtPrompt
+
+if TYPE_CHECKING:
+    from ...tasks import Targets
 
 
 def aligned(gradient: Tensor, general: Tensor, weight: float = 1.0) -> Tensor:
@@ -72,7 +75,7 @@ class ProGrad(Method):
             context[self.n_ctx - len(embedded) :] = embedded
         return context
 
-    def loss(self, model: AdaptedModel, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+    def loss(self, model: AdaptedModel, images: Tensor, targets: Targets, context: Context) -> Tensor:
         model = cast(OpenVocabularyClassifier, model)
         features, learned = model.features(images), model.text_features()
         logits = model.text.logits(features @ learned.T)
@@ -83,7 +86,7 @@ class ProGrad(Method):
         with torch.autocast(images.device.type, enabled=False):  # as every backward pass
             gradients = torch.autograd.grad(general, list(trained.values()), retain_graph=True)
         self._general = dict(zip(trained, gradients, strict=True))
-        return F.cross_entropy(logits, labels)
+        return model.objective.loss(logits, targets)
 
     def after_backward(self, model: AdaptedModel, context: Context) -> None:
         parameters = dict(model.named_parameters())

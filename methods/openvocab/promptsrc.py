@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from ..parts.context_prompt import opening
 from ..parts.deep_prompts import add_independent_prompts, without_prompts
 from ..parts.imagenet_templates import IMAGENET_TEMPLATES
 from ..parts.taught_prompt import TaughtPrompt
+
+if TYPE_CHECKING:
+    from ...tasks import Targets
 
 
 def epoch_weights(epochs: int, mean: float, std: float) -> list[float]:
@@ -77,7 +80,7 @@ class PromptSRC(Method):
         text.insert_prompt(TaughtPrompt(text, context, templates, words, normalize_each=False))
         add_independent_prompts(anatomy, self.n_ctx, self.prompt_length, self.depth)
 
-    def loss(self, model: AdaptedModel, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+    def loss(self, model: AdaptedModel, images: Tensor, targets: Targets, context: Context) -> Tensor:
         model = cast(OpenVocabularyClassifier, model)
         text = model.text
         with torch.no_grad(), without_prompts(model):
@@ -90,7 +93,7 @@ class PromptSRC(Method):
             logits.log_softmax(dim=1), frozen_logits.log_softmax(dim=1), reduction="sum", log_target=True
         )
         return (
-            F.cross_entropy(logits, labels)
+            model.objective.loss(logits, targets)
             + self.text_weight * F.l1_loss(texts, frozen_texts)
             + self.image_weight * F.l1_loss(features, frozen)
             + divergence / logits.numel()

@@ -113,7 +113,7 @@ class TipAdapter(Method):
             views = images[:, 1:] if images.dim() == 5 and images.shape[1] > 1 else images[:, None]
             features = model.encode(views.flatten(0, 1)).unflatten(0, views.shape[:2])
             keys.append(F.normalize(features.mean(dim=1), dim=-1))
-            labels.append(batch_labels)
+            labels.append(cast(Tensor, batch_labels))
         model.train(training)
         if not keys:
             raise PeftmarkError("there are no training images to make a cache of")

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ...errors import PeftmarkError, Unsupported
 from ..adapted_model import AdaptedModel
 from ..method import Batches
+
+if TYPE_CHECKING:
+    from ...tasks import Targets
 
 Scores = dict[str, Tensor]
 
@@ -44,7 +48,7 @@ def observing(model: AdaptedModel) -> Iterator[dict[str, nn.Parameter]]:
             module.training = mode
 
 
-def draw(batches: Batches, size: int, count: int | None = None, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+def draw(batches: Batches, size: int, count: int | None = None, seed: int = 0) -> Iterator[tuple[Tensor, Targets]]:
     """Training data in a random order (always the same for a seed), each image once.
 
     The order of `batches` is the data set's, which may be sorted by class: some of the first would be no sample.
@@ -57,13 +61,18 @@ def draw(batches: Batches, size: int, count: int | None = None, seed: int = 0) -
         PeftmarkError: where there is no data.
     """
     data = list(batches)
-    places = [(batch, index) for batch, (_, labels) in enumerate(data) for index in range(len(labels))]
+    places = [(batch, index) for batch, (images, _) in enumerate(data) for index in range(len(images))]
     if not places:
         raise PeftmarkError("there are no training images to score parameters on")
+    targets = reduce(_joined, [targets for _, targets in data])
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
     for chosen in order.split(size)[:count]:
-        at = [places[place] for place in chosen.tolist()]
-        yield torch.stack([data[b][0][i] for b, i in at]), torch.stack([data[b][1][i] for b, i in at])
+        images = torch.stack([data[batch][0][index] for batch, index in map(places.__getitem__, chosen.tolist())])
+        yield images, targets[chosen.to(images.device)]
+
+
+def _joined(one: Targets, other: Targets) -> Targets:
+    return torch.cat((one, cast(Tensor, other))) if isinstance(one, Tensor) else one.joined(other)
 
 
 def gradients(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> Scores:
@@ -72,12 +81,12 @@ def gradients(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> Scores:
     return {name: gradient for name, gradient in zip(parameters, found, strict=True) if gradient is not None}
 
 
-def squared_gradients(model: AdaptedModel, data: Iterable[tuple[Tensor, Tensor]]) -> Scores:
-    """Σ over batches of (∂CE/∂θ)², CE being the mean over the batch; per sample where batches hold one image."""
+def squared_gradients(model: AdaptedModel, data: Iterable[tuple[Tensor, Targets]]) -> Scores:
+    """Σ over batches of (∂L/∂θ)², L the objective's loss, a mean over the batch; per sample where batches hold one."""
     with observing(model) as own:
         scores = {name: torch.zeros_like(parameter) for name, parameter in own.items()}
-        for images, labels in data:
-            for name, gradient in gradients(F.cross_entropy(model(images), labels), own).items():
+        for images, targets in data:
+            for name, gradient in gradients(model.objective.loss(model(images), targets), own).items():
                 scores[name].addcmul_(gradient, gradient)
     return {name: score.detach() for name, score in scores.items()}
 

@@ -45,7 +45,7 @@ def choose_units(
 ) -> dict[str, Tensor]:
     """Masks of the share `keep` of all units, at least one, that have the largest scores.
 
-    A unit's score is the sum over its entries of the squared gradient (of the mean cross-entropy of 32 images, summed
+    A unit's score is the sum over its entries of the squared gradient (of the mean loss of 32 images, summed
     over 16 batches at most: as SPT scores entries) or of the squared weight.
     """
     own = dict(model.anatomy.named_parameters())

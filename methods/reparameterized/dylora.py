@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Context, Method, Variant
 from .lora import LowRank, Projection
+
+if TYPE_CHECKING:
+    from ...tasks import Targets
 
 
 class NestedLowRank(WeightDelta):
@@ -92,9 +95,9 @@ class DyLoRA(Method):
                     NestedLowRank(linear.in_features, linear.out_features, self.rank, self.alpha, self.dropout)
                 )
 
-    def loss(self, model: AdaptedModel, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+    def loss(self, model: AdaptedModel, images: Tensor, targets: Targets, context: Context) -> Tensor:
         self._use(model, self._random.randint(1, self.rank), only_last=self.frozen)
-        return super().loss(model, images, labels, context)
+        return super().loss(model, images, targets, context)
 
     def after_backward(self, model: AdaptedModel, context: Context) -> None:
         self._use(model, self.rank, only_last=False)  # not before: the backward pass may compute blocks again

@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
@@ -92,14 +91,14 @@ class DiffPruning(Method):
         epochs = [list(draw(batches, self.batch_size, seed=epoch)) for epoch in range(self.epochs)]
         steps = [batch for epoch in epochs for batch in epoch]
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / len(steps))
-        for images, labels in steps:
+        for images, targets in steps:
             changed = {}
             for name, parameter in own.items():
                 gate = hard_concrete(gates[name], noise)
                 if self.structured:
                     gate = gate * hard_concrete(groups[name], noise)
                 changed[in_model[id(parameter)]] = parameter.detach() + gate * diffs[name]
-            loss = F.cross_entropy(functional_call(model, changed, (images,)), labels)
+            loss = model.objective.loss(functional_call(model, changed, (images,)), targets)
             optimizer.zero_grad()
             (loss + self.penalty * self._expected_entries(gates, groups)).backward()
             nn.utils.clip_grad_norm_(weights, 1.0)

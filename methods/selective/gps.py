@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...errors import Unsupported
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Batches, Method
@@ -58,6 +59,8 @@ class GPS(Method):
             scored = {name: parameter for name, parameter in own.items() if id(parameter) in weights}
             sums: dict[str, Tensor] = {}
             for images, labels in draw(batches, self.batch_size):
+                if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point():
+                    raise Unsupported("gps contrasts images of different classes: it needs one label an image")
                 both = torch.cat((random_view(images, views), random_view(images, views)))
                 features = F.normalize(model.features(both), dim=-1)
                 loss = supervised_contrastive(features, labels.repeat(2), self.temperature)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, count, islice
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Batches, Method
 from ..parts.scoring import check_share, draw, entries_to_keep, gradients, observing, top_entries
+
+if TYPE_CHECKING:
+    from ...tasks import Targets
 
 
 @METHODS.register("magnitude_mask", family="selective", tracks=("image", "openvocab", "video"))
@@ -54,8 +56,8 @@ class MagnitudeMask(Method):
             start = {name: parameter.detach().clone() for name, parameter in trained.items()}
             scores = {name: torch.zeros_like(parameter) for name, parameter in own.items()}
             try:
-                for images, labels in islice(self._batches(batches), self.steps):
-                    found = gradients(F.cross_entropy(model(images), labels), trained)
+                for images, targets in islice(self._batches(batches), self.steps):
+                    found = gradients(model.objective.loss(model(images), targets), trained)
                     with torch.no_grad():
                         for name, gradient in found.items():
                             trained[name].sub_(gradient, alpha=self.learning_rate)
@@ -67,6 +69,6 @@ class MagnitudeMask(Method):
                         parameter.copy_(start[name])
         model.anatomy.train_entries(top_entries(scores, k))
 
-    def _batches(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, batches: Batches) -> Iterator[tuple[Tensor, Targets]]:
         """Epoch after epoch, each in another order."""
         return chain.from_iterable(draw(batches, self.batch_size, seed=epoch) for epoch in count())

@@ -166,7 +166,7 @@ class BaseToNew(OpenVocabulary):
         assert whole.digests is not None
         for name, images in tests.items():
             rows = slice(start, start + len(images))
-            splits[name] = Split(whole.images[rows], images.label_tensor(), images.class_names, whole.digests[rows])
+            splits[name] = Split(whole.inputs[rows], images.label_tensor(), images.class_names, whole.digests[rows])
             start = rows.stop
         return splits
 

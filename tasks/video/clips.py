@@ -135,13 +135,15 @@ class VideoTask(Task):
         )
         by_path = {lists.root / example.path: (example, index < drawn) for index, example in enumerate(examples)}
         pixels = decoded(videos, _Views(self, lists.root, by_path, clips, crops), progress)
-        images = pixels.images[:, 0] if clips * crops == 1 else pixels.images
-        return Split(images, videos.label_tensor(), lists.class_names, pixels.digests)
+        multi_view = clips * crops > 1
+        images = pixels.images if multi_view else pixels.images[:, 0]
+        return Split(images, videos.label_tensor(), lists.class_names, pixels.digests, multi_view)
 
 
 def _rows(split: Split, start: int, end: int) -> Split:
     assert split.digests is not None
-    return Split(split.images[start:end], split.labels[start:end], split.class_names, split.digests[start:end])
+    rows = torch.arange(start, end)
+    return Split(split.inputs[start:end], split.targets[rows], split.class_names, split.digests[start:end])
 
 
 @dataclass(frozen=True)

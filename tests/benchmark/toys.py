@@ -13,6 +13,7 @@ from torch import nn
 
 from peftmark import BACKBONES, METHODS, TASKS, Anatomy, Method, Task
 from peftmark.backbones import RANDOM, Backbone
+from peftmark.backbones import Pixels as PixelInput
 from peftmark.errors import Unsupported
 from peftmark.methods import AdaptedModel, Phase, Variant
 from peftmark.tasks import Split, TaskData
@@ -38,7 +39,7 @@ class Pixels(Backbone):
     def build(self, pretrained: bool) -> Anatomy:
         model = nn.Linear(192, 8)
         half = (0.5, 0.5, 0.5)
-        return PixelsAnatomy(self.name, model, model, feature_dim=8, image_size=(8, 8), mean=half, std=half, log=[])
+        return PixelsAnatomy(self.name, model, model, feature_dim=8, input=PixelInput((8, 8), half, half), log=[])
 
 
 def split(n: int, seed: int) -> Split:
@@ -86,7 +87,7 @@ class Clips(Bright):
     def load(self) -> TaskData:
         data = super().load()
         data = [data.train, data.validation, data.tests["test"]]
-        clips = [Split(s.images[:, None].repeat(1, 2, 1, 1, 1), s.labels, s.class_names) for s in data]
+        clips = [Split(s.inputs[:, None].repeat(1, 2, 1, 1, 1), s.targets, s.class_names) for s in data]
         return TaskData(clips[0], clips[1], {"test": clips[2]})
 
 

@@ -110,6 +110,8 @@ class Results:
         ranks: Mapping[int, tuple[float, float]] | None = None,
         phases: Sequence[PhaseCost] = (),
         found: Mapping[str, Any] | None = None,
+        unit: str = "percent",
+        higher_is_better: bool = True,
     ) -> RunRecord:
         """Write one record: ok if it has a test figure, else of the status given."""
         spec = RunSpec(
@@ -129,6 +131,8 @@ class Results:
                 tests={name: TestFigure(value=value, n=50) for name, value in (tests or {"test": test}).items()},
                 n_test=100,
                 predictions_sha256=_sha(f"{method}{task}{seed}"),
+                unit=unit,
+                higher_is_better=higher_is_better,
                 curve=[{"epoch": e, "train_loss": 2.0 / e, "learning_rate": 0.001} for e in (1, 2, 3)],
                 variants=[
                     VariantFigure(axis="rank", value=rank, validation=validation, test=test)
@@ -268,7 +272,9 @@ class Results:
         write_card(self.root, "methods", Card(name=name, family=family, doc=doc, origin="here", facts=facts))
 
     def task(self, name: str, group: str, track: str = "image", doc: str = "A task.", **facts: Any) -> None:
-        card = Card(name=name, family=group, doc=doc, origin="here", facts={"track": track, **facts})
+        own_table = {"own_table": True} if track == "openvocab" else {}  # as its objective says
+        facts = {"track": track, **own_table, **facts}
+        card = Card(name=name, family=group, doc=doc, origin="here", facts=facts)
         write_card(self.root, "tasks", card, PIXEL)
 
     def board(self) -> Board:

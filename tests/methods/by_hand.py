@@ -9,8 +9,9 @@ from invariants import Case
 from torch import Tensor
 from torch.nn import functional as F
 
+from peftmark.adapting import adapt
 from peftmark.backbones import Anatomy
-from peftmark.methods import AdaptedModel, adapt
+from peftmark.methods import AdaptedModel
 
 WIDTH, HEADS, TOKENS, GRID = 128, 4, 26, 5
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from peftmark import METHODS
+from peftmark.adapting import adapt
 from peftmark.backbones import Anatomy, find_backbone
-from peftmark.methods import AdaptedModel, Context, adapt
+from peftmark.methods import AdaptedModel, Context
 
 # DyLoRA trains one of its ranks a step, and a rank's first factor has a gradient from its second step on
 CONFIGS: dict[str, dict[str, int]] = {"dylora": {"rank": 2}}

@@ -9,7 +9,8 @@ from invariants import CLASS_NAMES, Case
 from torch import Tensor
 from torch.nn import functional as F
 
-from peftmark.methods import AdaptedModel, Context, adapt
+from peftmark.adapting import adapt
+from peftmark.methods import AdaptedModel, Context
 
 CASE = Case("coop", "openvocab")
 TEMPLATES = ("a picture of a {}.", "{} in a field.")

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from peftmark import METHODS
-from peftmark.methods import AdaptedModel, make_method
-from peftmark.methods.classifiers import Classifier, OpenVocabularyClassifier
+from peftmark.methods import AdaptedModel, make_method, make_model
 from peftmark.methods.parts.scoring import draw
+from peftmark.tasks import Classification, OpenVocabulary
 
 SCORING = [
     case for case in CASES if METHODS[case.method].needs_batches and METHODS.entry(case.method).family != "openvocab"
@@ -33,8 +33,8 @@ def unprepared(case: Case, **config: object) -> AdaptedModel:
     anatomy, method = case.anatomy(), make_method(case.method, config)
     torch.manual_seed(1)
     if case.track == "openvocab":
-        return OpenVocabularyClassifier(anatomy, method, CLASS_NAMES, ["a photo of a {}."])
-    return Classifier(anatomy, method, CLASSES, 3 if case.track == "video" else None)
+        return make_model(anatomy, method, OpenVocabulary(CLASS_NAMES, ["a photo of a {}."]))
+    return make_model(anatomy, method, Classification(CLASSES), 3 if case.track == "video" else None)
 
 
 def prepared(case: Case, **config: object) -> AdaptedModel:

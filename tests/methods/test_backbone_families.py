@@ -18,12 +18,13 @@ from test_invariants import (  # noqa: F401
 )
 
 from peftmark import METHODS
+from peftmark.adapting import adapt
 from peftmark.backbones import Affine, Anatomy
+from peftmark.benchmark.support import FAMILIES, PAGE, SMALL_IMAGES, SMALL_VIT, Family, page
 from peftmark.errors import NotMergeable, PeftmarkError
-from peftmark.methods import AdaptedModel, adapt
+from peftmark.methods import AdaptedModel
 from peftmark.methods.additive.convpass import ConvBypass
 from peftmark.methods.additive.ssf import ScaleShift
-from peftmark.methods.support import FAMILIES, PAGE, SMALL_IMAGES, SMALL_VIT, Family, page
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def case(request: pytest.FixtureRequest) -> FamilyCase:
 
 
 def test_the_committed_table_is_what_trying_gives() -> None:
-    assert PAGE.read_text() == page(), "write it again: python -m peftmark.methods.support"
+    assert PAGE.read_text() == page(), "write it again: python -m peftmark.benchmark.support"
 
 
 def model_of(family: str, method: str, **config: object) -> AdaptedModel:

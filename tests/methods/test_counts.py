@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from peftmark import METHODS
+from peftmark.adapting import adapt
 from peftmark.backbones import Anatomy, find_backbone
-from peftmark.methods import adapt
 from peftmark.methods.parts.evolution import Architecture
 
 D, BLOCKS, FFN = 768, 12, 3072

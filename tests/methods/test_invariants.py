@@ -12,9 +12,10 @@ from invariants import CLASS_NAMES, Case, bare_features, features, logits, train
 from torch import nn
 
 from peftmark import METHODS
+from peftmark.adapting import adapt
 from peftmark.backbones.anatomy.slots import is_inserted
 from peftmark.errors import NotMergeable, PeftmarkError, Unsupported
-from peftmark.methods import AdaptedModel, adapt
+from peftmark.methods import AdaptedModel
 
 
 def test_starts_as_the_bare_backbone(case: Case) -> None:

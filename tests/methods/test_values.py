@@ -10,8 +10,9 @@ from by_hand import anatomy, randomize
 from torch import Tensor
 from torch.nn import functional as F
 
+from peftmark.adapting import adapt
 from peftmark.errors import PeftmarkError, Unsupported
-from peftmark.methods import adapt, make_method
+from peftmark.methods import make_method
 
 
 @pytest.fixture

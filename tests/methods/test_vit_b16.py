@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from peftmark import METHODS
+from peftmark.adapting import adapt
 from peftmark.backbones import Anatomy
-from peftmark.methods import adapt
-from peftmark.methods.support import Family
+from peftmark.benchmark.support import Family
 
 IMAGE_METHODS = [name for name in METHODS.expand("*") if "image" in METHODS.entry(name).metadata["tracks"]]
 

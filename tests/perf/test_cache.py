@@ -12,11 +12,10 @@ from peftmark.backbones import find_backbone
 from peftmark.benchmark.plan.protocol import protocol_of
 from peftmark.benchmark.plan.runs import Request, plan
 from peftmark.benchmark.run.inputs import Inputs
-from peftmark.benchmark.run.normalize import Preprocess
 from peftmark.benchmark.run.prefix_cache import PrefixCache
 from peftmark.benchmark.run.run import load_task
 from peftmark.benchmark.run.training import Trainer
-from peftmark.methods import AdaptedModel, Classifier, OpenVocabularyClassifier, make_method
+from peftmark.methods import make_method, make_model
 
 DIGITS, NAMING = ("embedded/digits", "embedded/vit"), ("embedded/naming-16shot", "embedded/clip")
 TARGETS = {"linear": (*DIGITS, 1 / 30), "partial": (*DIGITS, 1.0), "lora": (*DIGITS, 1.0), "coop": (*NAMING, 1 / 5)}
@@ -36,13 +35,9 @@ def test_an_epoch_of_training(compare: Any, tmp_path: Path, method: str) -> None
 
     def trainer(cache: PrefixCache | None) -> Trainer:
         torch.manual_seed(0)
-        anatomy, names = find_backbone(backbone).build(pretrained=True), data.train.class_names
-        model: AdaptedModel
-        if task.track == "openvocab":
-            model = OpenVocabularyClassifier(anatomy, make_method(method), names, task.templates)
-        else:
-            model = Classifier(anatomy, make_method(method), len(names))
-        inputs = Inputs(model, spec, data, Preprocess(model.anatomy, torch.device("cpu")), cache, bare)
+        anatomy = find_backbone(backbone).build(pretrained=True)
+        model = make_model(anatomy, make_method(method), task.objective(data))
+        inputs = Inputs(model, spec, data, anatomy.input, torch.device("cpu"), cache, bare)
         return Trainer(model, inputs, data.train.class_names, task.templates, protocol, 1e-3, 0, lambda: 0.0)
 
     cached, plain = trainer(PrefixCache(2**30, tmp_path)), trainer(None)

@@ -28,7 +28,7 @@ def test_harness_overhead(compare, method: str) -> None:
     protocol = protocol_of(spec.protocol)
     anatomy = find_backbone(BACKBONE).build(pretrained=True)
     anatomy.root.requires_grad_(True)
-    tests = {name: (split.images, split.labels) for name, split in data.tests.items()}
+    tests = {name: (split.inputs, split.targets) for name, split in data.tests.items()}
 
     def in_harness() -> Any:
         return run(spec, torch.device("cpu"))  # without a cache of frozen prefixes: the bare loop has none
@@ -37,10 +37,10 @@ def test_harness_overhead(compare, method: str) -> None:
         return bare.train_and_test(
             copy.deepcopy(anatomy.model),
             method,
-            (data.train.images, data.train.labels),
-            {"validation": (data.validation.images, data.validation.labels), **tests},
-            mean=anatomy.mean,
-            std=anatomy.std,
+            (data.train.inputs, data.train.targets),
+            {"validation": (data.validation.inputs, data.validation.targets), **tests},
+            mean=anatomy.pixels.mean,
+            std=anatomy.pixels.std,
             epochs=protocol.epochs,
             batch_size=protocol.batch_size,
             learning_rate=protocol.learning_rate_of(method, METHODS.entry(method).family),

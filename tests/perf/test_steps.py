@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from peftmark import METHODS
+from peftmark.adapting import adapt
 from peftmark.benchmark.measure.speed import MeasuredStep
 from peftmark.errors import Unsupported
-from peftmark.methods import adapt, make_method
+from peftmark.methods import make_method
 
 SMALL, LARGE = "vit_tiny_patch16_224", "vit_base_patch16_224"
 CLASSES, BATCH = 100, 4

@@ -61,10 +61,10 @@ def test_splits_have_the_promised_form(name: str, data: dict[str, TaskData]) -> 
     for made in splits.values():
         side = 8 if name == "embedded/digits" else 40
         frames = () if task.num_frames is None else (task.num_frames,)
-        assert made.images.dtype == torch.uint8
-        assert made.images.shape == (len(made), *frames, 3, side, side)
-        assert made.labels.dtype == torch.int64
-        counts = torch.bincount(made.labels, minlength=len(made.class_names))
+        assert made.inputs.dtype == torch.uint8
+        assert made.inputs.shape == (len(made), *frames, 3, side, side)
+        assert made.targets.dtype == torch.int64
+        counts = torch.bincount(made.targets, minlength=len(made.class_names))
         assert len(counts) == len(made.class_names) == len(set(made.class_names))
         assert counts.min() > 0 and counts.max() - counts.min() <= 1
 
@@ -100,7 +100,7 @@ def test_loading_leaves_the_global_generators_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_image_is_in_two_splits(name: str, data: dict[str, TaskData]) -> None:
-    seen = [image.numpy().tobytes() for made in splits_of(data[name]).values() for image in made.images]
+    seen = [image.numpy().tobytes() for made in splits_of(data[name]).values() for image in made.inputs]
     assert len(set(seen)) == len(seen)
 
 
@@ -226,12 +226,12 @@ def test_fewer_shots_are_among_more(data: dict[str, TaskData]) -> None:
     most = data["embedded/naming-16shot"]
     for shots in (1, 2, 4, 8, 16):
         fewer = data[f"embedded/naming-{shots}shot"]
-        assert torch.equal(fewer.train.images, most.train.images[: 30 * shots])
-        assert torch.equal(fewer.train.labels.bincount(), torch.full((30,), shots))
-        assert torch.equal(fewer.validation.labels.bincount(), torch.full((30,), min(shots, 4)))
-        assert torch.equal(fewer.tests["test"].images, most.tests["test"].images)
+        assert torch.equal(fewer.train.inputs, most.train.inputs[: 30 * shots])
+        assert torch.equal(fewer.train.targets.bincount(), torch.full((30,), shots))
+        assert torch.equal(fewer.validation.targets.bincount(), torch.full((30,), min(shots, 4)))
+        assert torch.equal(fewer.tests["test"].inputs, most.tests["test"].inputs)
         assert fewer.train.class_names == most.train.class_names
-    images = {image.numpy().tobytes() for split in splits_of(most).values() for image in split.images}
+    images = {image.numpy().tobytes() for split in splits_of(most).values() for image in split.inputs}
     assert len(images) == 480 + 120 + 300
 
 
@@ -287,7 +287,7 @@ def test_motion_runs_from_left_to_right() -> None:
 def test_motion_clips_are_in_the_order_of_their_label(data: dict[str, TaskData]) -> None:
     task, train = make("embedded/motion"), data["embedded/motion"].train
     plain = make("embedded/motion", orders={f"as placed {i}": tuple(range(8)) for i in range(4)}).make("train")
-    for clip, label, frames in zip(train.images, train.labels.tolist(), plain.images, strict=True):
+    for clip, label, frames in zip(train.inputs, train.targets.tolist(), plain.inputs, strict=True):
         assert torch.equal(clip, frames[list(list(task.orders.values())[label])])
 
 
@@ -310,7 +310,7 @@ def test_glimpses_show_the_kind_that_the_label_says() -> None:
 
 def test_glimpses_are_three_frames_of_eight_and_no_two_alike() -> None:
     task = make("embedded/glimpses", noise=0.0)
-    for clip in task.make("train").images:
+    for clip in task.make("train").inputs:
         frames = [frame.numpy().tobytes() for frame in clip]
         counts = sorted(frames.count(frame) for frame in set(frames))
         assert counts == [1, 1, 1, 5]

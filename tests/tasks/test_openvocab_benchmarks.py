@@ -121,26 +121,26 @@ def load(name: str, draw: int = 0) -> tuple[Task, TaskData]:
 
 def test_few_shot(few: Path) -> None:
     task, data = load("fewshot/eurosat-1shot")
-    assert (task.track, task.group, task.metric) == ("openvocab", "few-shot", "accuracy")
+    assert (task.track, task.group, task.objective(data).metric().name) == ("openvocab", "few-shot", "accuracy")
     assert task.templates == ("a centered satellite photo of {}.",)
-    assert data.train.images.shape == (4, 3, 16, 16)
-    assert data.train.labels.tolist() == data.validation.labels.tolist() == [0, 1, 2, 3]
+    assert data.train.inputs.shape == (4, 3, 16, 16)
+    assert data.train.targets.tolist() == data.validation.targets.tolist() == [0, 1, 2, 3]
     assert data.train.class_names == ("land_use 0", "land_use 1", "land_use 2", "land_use 3")
     assert list(data.tests) == ["test"]
     # the picture says its class by its brightness
-    assert data.train.images.float().mean((1, 2, 3)).diff().gt(10).all()
+    assert data.train.inputs.float().mean((1, 2, 3)).diff().gt(10).all()
 
 
 def test_base_to_new_is_drawn_before_the_split_and_shares_the_test(few: Path) -> None:
     task, data = load("base2new/imagenet")
     whole, shots = load("fewshot/imagenet-16shot")[1], make_task("fewshot/imagenet-16shot")
     assert data.train.class_names == tuple(NAMES[:2])
-    assert set(data.train.labels.tolist()) == set(data.validation.labels.tolist()) == {0, 1}
-    assert torch.equal(data.train.images, whole.train.images[whole.train.labels < 2])
+    assert set(data.train.targets.tolist()) == set(data.validation.targets.tolist()) == {0, 1}
+    assert torch.equal(data.train.inputs, whole.train.inputs[whole.train.targets < 2])
     assert data.tests["new"].class_names == tuple(NAMES[2:4])
-    assert data.tests["new"].labels.tolist() == [0, 0, 1, 1]
-    assert torch.equal(data.tests["base"].images, whole.tests["test"].images[:4])
-    assert torch.equal(data.tests["new"].images, whole.tests["test"].images[4:])
+    assert data.tests["new"].targets.tolist() == [0, 0, 1, 1]
+    assert torch.equal(data.tests["base"].inputs, whole.tests["test"].inputs[:4])
+    assert torch.equal(data.tests["new"].inputs, whole.tests["test"].inputs[4:])
     assert task.headline({"base": 60.0, "new": 30.0}) == pytest.approx(40.0)
     assert task.metric == "harmonic_mean"
     assert shots.split_sha256() != task.split_sha256()
@@ -153,7 +153,7 @@ def test_cross_dataset_and_domain_generalization(few: Path) -> None:
     assert one.train.class_names == tuple(NAMES[:4])
     task, every = load("cross_dataset/all")
     assert set(every.tests) == {*SPLIT_FILES, "fgvc_aircraft", "source"}
-    assert torch.equal(every.train.images, one.train.images)
+    assert torch.equal(every.train.inputs, one.train.inputs)
     task, domains = load("domain_generalization/all")
     assert set(domains.tests) == {"imagenet_v2", "imagenet_sketch", "imagenet_a", "imagenet_r", "source"}
     assert domains.tests["imagenet_a"].class_names == (NAMES[1], NAMES[3])

@@ -66,8 +66,8 @@ def test_a_draw_of_its_own(data: Path, monkeypatch: pytest.MonkeyPatch, name: st
     assert [len(split) for split in (found.train, found.validation, found.tests["test"])] == [8, 4, 6]
     assert found.warnings == ()
     for split in (found.train, found.validation, found.tests["test"]):
-        left, right = split.images[..., :4].float().mean((1, 2, 3)), split.images[..., 4:8].float().mean((1, 2, 3))
-        assert (right > left).long().tolist() == split.labels.tolist()
+        left, right = split.inputs[..., :4].float().mean((1, 2, 3)), split.inputs[..., 4:8].float().mean((1, 2, 3))
+        assert (right > left).long().tolist() == split.targets.tolist()
     train, validation, test = (images.paths for images in task.lists())
     if name == "dtd":
         assert all("/train_" in path for path in train)

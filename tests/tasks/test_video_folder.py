@@ -50,11 +50,11 @@ def test_the_task_is_a_namespace_of_the_video_track(folder: Path) -> None:
 
 def test_clips_have_the_promised_form(folder: Path) -> None:
     data = task(folder).load()
-    assert data.train.images.shape == (2, 8, 3, 48, 48)
-    assert data.validation.images.shape == (1, 8, 3, 48, 48)
-    assert data.tests["test"].images.shape == (1, 3, 8, 3, 48, 48)
-    assert data.train.images.dtype == torch.uint8
-    assert data.train.labels.tolist() == [0, 1]
+    assert data.train.inputs.shape == (2, 8, 3, 48, 48)
+    assert data.validation.inputs.shape == (1, 8, 3, 48, 48)
+    assert data.tests["test"].inputs.shape == (1, 3, 8, 3, 48, 48)
+    assert data.train.inputs.dtype == torch.uint8
+    assert data.train.targets.tolist() == [0, 1]
     assert data.train.class_names == ("0", "1")
     assert data.tests["test"].multi_view and not data.train.multi_view
 
@@ -73,10 +73,10 @@ def seen(clip: torch.Tensor) -> list[int]:
 def test_a_test_takes_the_middle_of_each_segment(folder: Path) -> None:
     data = task(folder).load()
     middle = uniform_segments(FRAMES, 8)
-    left, centre, right = data.tests["test"].images[0]
+    left, centre, right = data.tests["test"].inputs[0]
     assert seen(centre) == [middle_bars(index) for index in middle]
     assert numbers(torch.cat((left, right), dim=-1)) == middle
-    assert seen(data.validation.images[0]) == [middle_bars(index) for index in uniform_segments(5, 8)]
+    assert seen(data.validation.inputs[0]) == [middle_bars(index) for index in uniform_segments(5, 8)]
 
 
 def test_training_draws_from_the_seed_and_the_path(folder: Path) -> None:
@@ -84,17 +84,17 @@ def test_training_draws_from_the_seed_and_the_path(folder: Path) -> None:
     clips = {path: made.frames_of(FRAMES, path, 1, training=True)[0] for path in ("clips/a b.mp4", "raw d")}
     assert len({tuple(clip) for clip in clips.values()}) == 2
     data = made.load()
-    for clip, drawn in zip(data.train.images, clips.values(), strict=True):
+    for clip, drawn in zip(data.train.inputs, clips.values(), strict=True):
         assert seen(clip) == [middle_bars(index) for index in drawn]
     assert task(folder).load().sha256() == data.sha256()
     assert task(folder, seed=1).load().sha256() != data.sha256()
     (folder / "train.txt").write_text("raw d 40 1\nclips/a b.mp4 0\n")
-    assert torch.equal(task(folder).load().train.images.flip(0), data.train.images)
+    assert torch.equal(task(folder).load().train.inputs.flip(0), data.train.inputs)
 
 
 def test_dense_views_are_clips_times_crops(folder: Path) -> None:
     data = task(folder, sampling="dense", stride=3, num_frames=4, test_clips=2).load()
-    views = data.tests["test"].images[0]
+    views = data.tests["test"].inputs[0]
     assert views.shape == (6, 4, 3, 48, 48)
     wanted = dense_stride(FRAMES, 4, 3, clips=2)
     assert [numbers(torch.cat((views[i], views[i + 2]), dim=-1)) for i in (0, 3)] == wanted

@@ -150,7 +150,7 @@ def test_k400_by_both_kinds_of_lists(data: Path, mmaction: bool) -> None:
     task = make_task("video/k400")
     assert task.lists().class_names == ("abseiling", "air drumming")
     test = task.load().tests["test"]
-    assert test.images.shape == (2, 3, 8, 3, 32, 32)  # three clips of the middle
+    assert test.inputs.shape == (2, 3, 8, 3, 32, 32)  # three clips of the middle
 
 
 def test_training_and_validation_lie_in_one_file(data: Path) -> None:
@@ -158,10 +158,10 @@ def test_training_and_validation_lie_in_one_file(data: Path) -> None:
     write_ucf101(data)
     loaded = make_task("video/ucf101").load()
     both = loaded.train_and_validation()
-    assert both.images.data_ptr() == loaded.train.images.data_ptr()
+    assert both.inputs.data_ptr() == loaded.train.inputs.data_ptr()
     assert (len(loaded.train), len(loaded.validation), len(both)) == (4, 2, 6)
-    assert torch.equal(both.images[4:], loaded.validation.images)
-    assert both.labels.tolist() == [0, 0, 1, 1, 0, 1]
+    assert torch.equal(both.inputs[4:], loaded.validation.inputs)
+    assert both.targets.tolist() == [0, 0, 1, 1, 0, 1]
 
 
 CARTWHEEL = "testTrainMulti_7030_splits/cartwheel_test_split1.txt"

@@ -78,28 +78,28 @@ def test_the_splits_are_the_lists(data: Path) -> None:
     write_vtab(data)
     found = load()
     assert [len(split) for split in (found.train, found.validation, found.tests["test"])] == [16, 8, 12]
-    assert found.train.images.shape == (16, 3, 32, 32)
-    assert found.tests["test"].labels.tolist() == [0, 1, 2, 3] * 3
+    assert found.train.inputs.shape == (16, 3, 32, 32)
+    assert found.tests["test"].targets.tolist() == [0, 1, 2, 3] * 3
     assert found.train.class_names == ("0", "1", "2", "3")
     assert found.warnings == ()
-    bright = found.train.images.float().mean((1, 2)).unflatten(1, (4, 8)).mean(2).argmax(1)
-    assert bright.tolist() == found.train.labels.tolist()
+    bright = found.train.inputs.float().mean((1, 2)).unflatten(1, (4, 8)).mean(2).argmax(1)
+    assert bright.tolist() == found.train.targets.tolist()
 
 
 def test_both_splits_in_one_are_not_copied(data: Path) -> None:
     write_vtab(data)
     found = load()
     both = found.train_and_validation()
-    assert torch.equal(both.images, torch.cat((found.train.images, found.validation.images)))
-    assert both.images.data_ptr() == found.train.images.data_ptr()
-    assert both.labels.tolist() == found.train.labels.tolist() + found.validation.labels.tolist()
+    assert torch.equal(both.inputs, torch.cat((found.train.inputs, found.validation.inputs)))
+    assert both.inputs.data_ptr() == found.train.inputs.data_ptr()
+    assert both.targets.tolist() == found.train.targets.tolist() + found.validation.targets.tolist()
 
 
 def test_the_hash_of_the_data_needs_no_pixels(data: Path) -> None:
     write_vtab(data)
     found = load()
     before = found.sha256()
-    found.train.images.zero_()  # in this process's memory only
+    found.train.inputs.zero_()  # in this process's memory only
     assert found.sha256() == before
     write_picture(data / "vtab-1k/kitti/images/test/000003.png", 3, 99)
     assert load().sha256() != before
@@ -225,7 +225,7 @@ def test_vpt_s_json_lists(data: Path, folder: str) -> None:
     found = load("fgvc/cub200")
     assert [len(split) for split in (found.train, found.validation, found.tests["test"])] == [16, 8, 12]
     assert found.train.class_names == ("1", "2", "3", "4")
-    assert found.train.labels.tolist() == [0, 1, 2, 3] * 4
+    assert found.train.targets.tolist() == [0, 1, 2, 3] * 4
     assert found.warnings == ()
 
 
@@ -237,7 +237,7 @@ def test_text_lists_of_a_fine_grained_set(data: Path) -> None:
         lines = [f"images/{split} {index}.jpg {index % 4}\n" for index in range(size)]
         (root / f"{split}.txt").write_text("".join(lines))
     found = load("fgvc/cub200")
-    assert found.tests["test"].labels.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2]
+    assert found.tests["test"].targets.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2]
     assert found.warnings == ("test.txt has 11 images; VPT's split has 12 there",)
 
 

@@ -16,7 +16,8 @@ from peftmark import Method
 from peftmark.backbones import Anatomy
 from peftmark.backbones.anatomy.segments import frozen_prefix, run_segments
 from peftmark.backbones.anatomy.slots import module_slots
-from peftmark.methods import AdaptedModel, Classifier, OpenVocabularyClassifier
+from peftmark.methods import make_model
+from peftmark.tasks import Classification, OpenVocabulary
 
 BLOCKS = {
     "swin": 4,
@@ -196,11 +197,10 @@ class Nothing(Method):
 
 @pytest.mark.parametrize("kind", ["image", "video", "open vocabulary"])
 def test_a_model_starts_from_every_segment(kind: str) -> None:
-    model: AdaptedModel
     if kind == "open vocabulary":
-        model = OpenVocabularyClassifier(build("embedded/clip"), Nothing(), ("cat", "dog"), ("a {}.",))
+        model = make_model(build("embedded/clip"), Nothing(), OpenVocabulary(("cat", "dog"), ("a {}.",)))
     else:
-        model = Classifier(build("embedded/vit"), Nothing(), 3, num_frames=2 if kind == "video" else None)
+        model = make_model(build("embedded/vit"), Nothing(), Classification(3), 2 if kind == "video" else None)
     model.eval()
     shape = (3, 2, 3, 40, 40) if kind == "video" else (3, 3, 40, 40)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -216,7 +216,7 @@ def test_a_model_starts_from_every_segment(kind: str) -> None:
 
 
 def test_it_starts_from_images_again_after_an_error() -> None:
-    model = Classifier(build("embedded/vit"), Nothing(), 2)
+    model = make_model(build("embedded/vit"), Nothing(), Classification(2))
     with pytest.raises(RuntimeError), model.start_from(8):
         model(torch.zeros(1, 3, 40, 40))
     assert model(torch.zeros(1, 3, 40, 40)).shape == (1, 2)

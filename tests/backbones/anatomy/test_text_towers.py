@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from vision_language import add_architectures, save_transformers
 
+from peftmark.adapting import adapt
 from peftmark.backbones import Anatomy, find_backbone
 from peftmark.errors import PeftmarkError, Unsupported
-from peftmark.methods import AdaptedModel, adapt
+from peftmark.methods import AdaptedModel
 
 NAMES = ("red apple", "grinning face", "sailboat", "dog", "hammer")
 TOWERS = (

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from peftmark.adapting import adapt
 from peftmark.backbones import find_backbone
 from peftmark.errors import PeftmarkError
-from peftmark.methods import adapt
 
 VIT = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16}
 TEXT = {"width": 64, "heads": 8, "layers": 2, "context_length": 77, "vocab_size": 49408}
@@ -189,7 +189,7 @@ def test_declip(tmp_path: Path) -> None:
     assert torch.equal(visual.proj, state["visual.proj"])
     assert type(visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
     assert anatomy.root.logit_scale.item() == 2.0
-    assert (anatomy.mean, anatomy.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert (anatomy.pixels.mean, anatomy.pixels.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     model = adapt(anatomy, "coop", class_names=("dog", "cat")).eval()
     assert model(torch.randn(1, 3, 32, 32)).shape == (1, 2)
 
@@ -237,7 +237,7 @@ def test_a_folder_as_open_clip_saves_it(safe: bool, tmp_path: Path) -> None:
         backbone = find_backbone(name)
         anatomy = backbone.build(pretrained=True)
         assert torch.equal(anatomy.root.text_projection, model.text_projection)
-        assert (anatomy.mean, anatomy.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+        assert (anatomy.pixels.mean, anatomy.pixels.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
         assert backbone.weights_id(pretrained=True) == hashlib.sha256(backbone.weights_file().read_bytes()).hexdigest()
     with pytest.raises(PeftmarkError, match="another architecture: quick_gelu is None there and True here"):
         find_backbone(f"open_clip/small-quickgelu@{folder}").build(pretrained=True)
@@ -276,4 +276,4 @@ def test_positions_of_another_grid_are_resampled(tmp_path: Path) -> None:
     ],
 )
 def test_images_are_normalised_as_the_weights_expect(name: str, mean: tuple[float, ...]) -> None:
-    assert find_backbone(f"open_clip/{name}").build(pretrained=False).mean == mean
+    assert find_backbone(f"open_clip/{name}").build(pretrained=False).pixels.mean == mean

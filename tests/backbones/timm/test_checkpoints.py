@@ -178,9 +178,9 @@ def test_mae(decoder: bool, tmp_path: Path) -> None:
     save_mae(state, tmp_path / "mae.pth", decoder)
     anatomy = build("timm/vit_base_patch16_224.mae", tmp_path / "mae.pth")
     assert_holds(anatomy, state)
-    assert (anatomy.mean, anatomy.std) == IMAGENET
+    assert (anatomy.pixels.mean, anatomy.pixels.std) == IMAGENET
     if decoder:  # the file says what it is, where the name does not
-        assert (build(VIT, tmp_path / "mae.pth").mean, build(VIT, tmp_path / "mae.pth").std) == IMAGENET
+        assert (build(VIT, tmp_path / "mae.pth").pixels.mean, build(VIT, tmp_path / "mae.pth").pixels.std) == IMAGENET
 
 
 def test_moco_v3(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_moco_v3(tmp_path: Path) -> None:
     save_moco_v3(state, file)
     anatomy = build("timm/vit_small_patch16_224", file)
     assert_holds(anatomy, state)
-    assert (anatomy.mean, anatomy.std) == IMAGENET
+    assert (anatomy.pixels.mean, anatomy.pixels.std) == IMAGENET
     assert [block.attention.num_heads for block in anatomy.blocks] == [12] * DEPTH
     assert find_backbone("vit_small_patch16_224").build(pretrained=False).blocks[0].attention.num_heads == 6
 
@@ -207,7 +207,7 @@ def test_dinov2(name: str, tmp_path: Path) -> None:
     save_dinov2(official, tmp_path / "dinov2_vits14_pretrain.pth")
     anatomy = build(f"timm/{name}", tmp_path / "dinov2_vits14_pretrain.pth")
     assert_holds(anatomy, expected)
-    assert (anatomy.mean, anatomy.std) == IMAGENET
+    assert (anatomy.pixels.mean, anatomy.pixels.std) == IMAGENET
     assert "does not fit the architecture" in refusal(VIT, tmp_path / "dinov2_vits14_pretrain.pth")
 
 
@@ -287,7 +287,7 @@ def test_an_average_over_steps_goes_first(tmp_path: Path) -> None:
 def test_both_in21k_tags_are_known() -> None:
     names = ("vit_base_patch16_224.orig_in21k", "vit_base_patch16_224.augreg_in21k")
     for name in names:
-        assert find_backbone(name).build(pretrained=False).mean == (0.5, 0.5, 0.5)
+        assert find_backbone(name).build(pretrained=False).pixels.mean == (0.5, 0.5, 0.5)
         with pytest.raises(PeftmarkError, match=rf"timm/{name}\.safetensors"):
             find_backbone(name).weights_file()
 

@@ -82,7 +82,7 @@ def test_it_knows_what_photographs_show(photograph: str, shown: tuple[int, ...],
     resize = v2.Compose([v2.Resize(256, interpolation=InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(224)])
     with Image.open(file) as image:
         pixels = torch.from_numpy(np.array(resize(image.convert("RGB")))).permute(2, 0, 1) / 255
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (anatomy.mean, anatomy.std))
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (anatomy.pixels.mean, anatomy.pixels.std))
     batch = ((pixels - mean) / std)[None]
     with torch.no_grad():
         logits = classifier.classifier(anatomy.pooled(batch))

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from vision_language import save_transformers
 
+from peftmark.adapting import adapt
 from peftmark.backbones import Anatomy, find_backbone
 from peftmark.backbones.anatomy.segments import run_segments
 from peftmark.backbones.anatomy.slots import module_slots
 from peftmark.errors import PeftmarkError
-from peftmark.methods import adapt
 
 FAMILIES = ("clip", "siglip", "flava", "align")
 WITH_TOKENS = FAMILIES[:3]
@@ -261,11 +261,11 @@ def test_weights_of_a_folder_or_a_file(folder: Path, tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("family", ["clip", "align"], indirect=True)
 def test_images_are_normalised_as_the_folder_says(folder: Path, family: str) -> None:
-    assert build(folder).mean == ((0.48145466, 0.4578275, 0.40821073) if family == "clip" else (0.5, 0.5, 0.5))
+    assert build(folder).pixels.mean == ((0.48145466, 0.4578275, 0.40821073) if family == "clip" else (0.5, 0.5, 0.5))
     settings = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "crop_size": {"height": 40, "width": 40}}
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     anatomy = build(folder)
-    assert (anatomy.mean, anatomy.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert (anatomy.pixels.mean, anatomy.pixels.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert anatomy.image_size == ((40, 40) if family == "align" else (32, 32))
 
 

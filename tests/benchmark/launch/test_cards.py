@@ -55,25 +55,26 @@ def test_a_task_s_facts(toy_plugin: Path) -> None:
 
 def test_chance_is_the_headline_of_guessing(toy_plugin: Path) -> None:
     task, data = load_task("toy/bright")
-    four = Split(data.train.images, data.train.labels, ("a", "b", "c", "d"))
+    four = Split(data.train.inputs, data.train.targets, ("a", "b", "c", "d"))
     facts = task_facts(task, TaskData(data.train, data.validation, {"two": data.train, "four": four}))
     assert facts["chance_percent"] == 37.5
     assert facts["tests"] == {"two": 16, "four": 16}
 
 
 def test_the_sample_picture(toy_plugin: Path) -> None:
-    data = load_task("toy/bright")[1]
-    picture, labels = sample_picture(data)
+    task, data = load_task("toy/bright")
+    picture, labels = sample_picture(task.objective(data), data.train)
     assert len(labels) == 12
     assert set(labels) == {"dark", "bright"}
     image = Image.open(io.BytesIO(picture))
     assert (image.size, image.mode) == ((6 * SIDE, 2 * SIDE), "RGB")
-    first = data.train.images[0, :, 0, 0].tolist()
+    first = data.train.inputs[0, :, 0, 0].tolist()
     assert list(image.getpixel((0, 0))) == list(image.getpixel((FACTOR - 1, FACTOR - 1))) == first
     assert image.getpixel((SIDE - 1, SIDE - 1)) == (255, 255, 255)
 
 
 def test_of_clips_one_of_each_class(toy_plugin: Path) -> None:
-    picture, labels = sample_picture(load_task("toy/clips")[1])
+    task, data = load_task("toy/clips")
+    picture, labels = sample_picture(task.objective(data), data.train)
     assert labels == ["dark", "bright"]
     assert Image.open(io.BytesIO(picture)).size == (2 * SIDE, 2 * SIDE)

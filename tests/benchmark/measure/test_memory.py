@@ -110,7 +110,7 @@ def test_the_estimate_is_what_the_allocator_gives(method: str, precision: str) -
 
 def tensors(step: MeasuredStep) -> list[torch.Tensor]:
     masks = step.model.anatomy.masks.values()
-    return [*step.model.parameters(), *step.model.buffers(), *masks, step.images, step.labels]
+    return [*step.model.parameters(), *step.model.buffers(), *masks, step.images, step.targets]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, whose allocator is compared")

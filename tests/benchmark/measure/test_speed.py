@@ -10,12 +10,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from peftmark.adapting import adapt
 from peftmark.backbones import find_backbone
 from peftmark.benchmark.measure import speed
 from peftmark.benchmark.measure.flops import count_flops
 from peftmark.benchmark.plan.protocol import load_protocol
 from peftmark.benchmark.run.training import train
-from peftmark.methods import AdaptedModel, Context, adapt
+from peftmark.methods import AdaptedModel, Context
 from peftmark.tools import steps
 
 
@@ -57,7 +58,7 @@ def test_a_measured_step_is_the_trainer_s_own(optimizer: str) -> None:
     order = torch.Generator().manual_seed(7)
     for _ in range(3):
         at = torch.randperm(4, generator=order)
-        step.images, step.labels = images[at], labels[at]
+        step.images, step.targets = images[at], labels[at]
         step()
     train(trained, images, labels, protocol, speed.RATE, Context(3, 1, ("a", "b", "c")), seed=7)
     for (name, one), other in zip(measured.named_parameters(), trained.parameters(), strict=True):

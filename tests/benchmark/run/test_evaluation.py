@@ -1,4 +1,4 @@
-"""Predictions, accuracy, and the preprocessing before them."""
+"""Predictions, and the views and batches before them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from peftmark import Method
-from peftmark.benchmark.run.evaluation import accuracy, predict, predictions_sha256
+from peftmark.backbones import Pixels
+from peftmark.benchmark.run.evaluation import predict, predictions_sha256
 from peftmark.benchmark.run.inputs import BATCH_SIZE, Inputs, TrainingBatches
-from peftmark.benchmark.run.normalize import Preprocess
 from peftmark.methods import Views
-from peftmark.tasks import Split, TaskData
+from peftmark.tasks import Classification, Split, TaskData
 
 CPU = torch.device("cpu")
 PLAIN = SimpleNamespace(predict=lambda model, images: model(images), test_views=lambda: None)
@@ -30,7 +30,7 @@ def split(labels: list[int], *shape: int) -> Split:
 class Fixed(nn.Module):
     """Says class 2 of bright images and 0 of dark ones; counts its batches."""
 
-    method = Method()
+    method, objective = Method(), Classification(3)
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,46 +46,41 @@ class Fixed(nn.Module):
         return torch.stack([~bright, torch.zeros_like(bright), bright], dim=1).float()
 
 
-def anatomy(size: tuple[int, int] = (2, 2), mean: Any = (0.5,) * 3, std: Any = (0.5,) * 3) -> Any:
-    return SimpleNamespace(image_size=size, mean=mean, std=std)
+def pixels(size: tuple[int, int] = (2, 2)) -> Pixels:
+    return Pixels(size, (0.5,) * 3, (0.5,) * 3)
 
 
-def batches(model: Any, data: Split) -> Any:
-    """What an evaluation without cache reads of a test split."""
-    inputs = Inputs(model, cast(Any, None), TaskData(data, data, {"test": data}), Preprocess(anatomy(), CPU))
+def predicted(model: Any, data: Split) -> list[int]:
+    """Of a test split, as an evaluation without cache reads it."""
+    inputs = Inputs(model, cast(Any, None), TaskData(data, data, {"test": data}), pixels(), CPU)
     start, found = inputs.evaluation("test test", "float32")
     assert start == 0
-    return found
-
-
-@pytest.mark.parametrize(
-    ("predicted", "value"), [([0, 1, 2, 2], 100.0), ([0, 1, 2, 0], 75.0), ([1, 2, 0, 1], 0.0), ([0, 0, 0, 0], 25.0)]
-)
-def test_accuracy_is_percent(predicted: list[int], value: float) -> None:
-    assert accuracy(torch.tensor(predicted), split([0, 1, 2, 2])) == value
+    targets = data.targets.split(inputs.batch_size(data))
+    return predict(model, zip(found, targets, strict=True), multi_view=data.multi_view)[0]["predicted"].tolist()
 
 
 def test_predictions_in_order_and_in_fixed_batches() -> None:
     n = BATCH_SIZE + 44
     data = split([0] * n)
-    data.images[::3] = 255
+    data.inputs[::3] = 255
     model = Fixed().train()
-    predicted = predict(model, batches(model, data), data.class_names)
-    assert predicted.tolist() == [2 if i % 3 == 0 else 0 for i in range(n)]
+    assert predicted(model, data) == [2 if i % 3 == 0 else 0 for i in range(n)]
     assert model.batches == [BATCH_SIZE, 44]
 
 
 def test_a_batch_of_clips_holds_as_many_images() -> None:
     model = Fixed()
-    predict(model, batches(model, split([0] * 70, 8, 3, 2, 2)), ())
+    predicted(model, split([0] * 70, 8, 3, 2, 2))
     assert model.batches == [32, 32, 6]
     model = Fixed()
-    predict(model, batches(model, split([0] * 2, 300, 3, 2, 2)), ())
+    predicted(model, split([0] * 2, 300, 3, 2, 2))
     assert model.batches == [1, 1]
 
 
 class Sure(nn.Module):
     """Of a clip (N, T, 3, H, W): class 0 by 6 logits where it is black, class 1 by 1 where it is white."""
+
+    objective = Classification(2)
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,9 +107,8 @@ def test_views_of_a_video_are_averaged_as_probabilities(black: int, views: int, 
     images = torch.full((40, views, 4, 3, 2, 2), 255, dtype=torch.uint8)
     images[:, :black] = 0
     images[1] = 255  # one video of its own
-    data, model = Split(images, torch.zeros(40, dtype=torch.int64), ("a", "b")), Sure()
-    predicted = predict(model, batches(model, data), data.class_names, multi_view=data.multi_view)
-    assert predicted.tolist() == [expected, 1, *[expected] * 38]
+    data, model = Split(images, torch.zeros(40, dtype=torch.int64), ("a", "b"), multi_view=True), Sure()
+    assert predicted(model, data) == [expected, 1, *[expected] * 38]
     videos = BATCH_SIZE // (4 * views)  # a batch
     full, rest = divmod(40, videos)
     assert model.batches == [(n * views, 4, 3, 2, 2) for n in [*[videos] * full, *[rest] * (rest > 0)]]
@@ -122,52 +116,10 @@ def test_views_of_a_video_are_averaged_as_probabilities(black: int, views: int, 
 
 def test_the_hash_is_of_the_labels_by_split_name() -> None:
     by_hand = hashlib.sha256(struct.pack("<5q", 3, 1, 2, 0, 1)).hexdigest()
-    base, new = torch.tensor([3, 1, 2]), torch.tensor([0, 1])
+    base, new = {"predicted": torch.tensor([3, 1, 2])}, {"predicted": torch.tensor([0, 1])}
     assert predictions_sha256({"new": new, "base": base}) == by_hand
-    assert predictions_sha256({"base": base.int(), "new": new}) == by_hand
+    assert predictions_sha256({"base": {**base, "target": torch.zeros(3)}, "new": new}) == by_hand
     assert predictions_sha256({"new": base, "base": new}) != by_hand
-
-
-def test_normalisation_by_hand() -> None:
-    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 2, 2)
-    pixels = Preprocess(anatomy(mean=(0.0, 0.5, 0.2), std=(1.0, 0.5, 0.1)), CPU)(images)
-    assert pixels.shape == (3, 3, 2, 2)
-    assert pixels.dtype == torch.float32
-    expected = torch.tensor([[0.0, -1.0, -2.0], [0.2, -0.6, 0.0], [1.0, 1.0, 8.0]])
-    torch.testing.assert_close(pixels[:, :, 0, 0], expected)
-
-
-def test_images_of_the_right_size_are_not_resampled() -> None:
-    images = torch.randint(0, 256, (4, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    pixels = Preprocess(anatomy((8, 8), (0.0,) * 3, (1.0,) * 3), CPU)(images)
-    assert torch.equal(pixels, images.float() / 255)
-
-
-@pytest.mark.parametrize("size", [(4, 4), (40, 40), (6, 10)])
-def test_resizing_stays_in_range_and_keeps_constants(size: tuple[int, int]) -> None:
-    board = (torch.arange(8)[:, None] + torch.arange(8)).remainder(2) * 255  # bicubic would overshoot
-    images = torch.stack([board.expand(3, 8, 8), torch.full((3, 8, 8), 51)]).to(torch.uint8)
-    pixels = Preprocess(anatomy(size, (0.0,) * 3, (1.0,) * 3), CPU)(images)
-    assert pixels.shape == (2, 3, *size)
-    assert pixels.min() >= 0
-    assert pixels.max() <= 1
-    torch.testing.assert_close(pixels[1], torch.full((3, *size), 0.2))
-
-
-def test_shrinking_is_antialiased() -> None:
-    """Stripes that are too fine become grey; sampled at the new pixels' centres they would all be white."""
-    stripes = torch.tensor([0, 0, 255, 255, 255, 255, 0, 0], dtype=torch.uint8).repeat(4)
-    pixels = Preprocess(anatomy((4, 4), (0.0,) * 3, (1.0,) * 3), CPU)(stripes.expand(1, 3, 32, 32))
-    torch.testing.assert_close(pixels, torch.full((1, 3, 4, 4), 0.5), rtol=0, atol=0.2)
-
-
-def test_clips_are_preprocessed_frame_by_frame() -> None:
-    clips = torch.randint(0, 256, (2, 5, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    preprocess = Preprocess(anatomy((4, 6)), CPU)
-    pixels = preprocess(clips)
-    assert pixels.shape == (2, 5, 3, 4, 6)
-    torch.testing.assert_close(pixels[1], preprocess(clips[1]))
-    torch.testing.assert_close(pixels[0, 3], preprocess(clips[0, 3:4])[0])
 
 
 class Viewing(Method):
@@ -185,7 +137,7 @@ def viewed(seed: int, images: Tensor) -> list[Tensor]:
     model.method = Viewing()
     data = Split(images, torch.zeros(len(images), dtype=torch.long), ("a", "b", "c"))
     spec = cast(Any, SimpleNamespace(seed=seed))
-    inputs = Inputs(cast(Any, model), spec, TaskData(data, data, {"test": data}), Preprocess(anatomy(size=(8, 8)), CPU))
+    inputs = Inputs(cast(Any, model), spec, TaskData(data, data, {"test": data}), pixels((8, 8)), CPU)
     before = torch.get_rng_state()
     start, views = inputs.evaluation("test test", "float32")
     found = list(views)
@@ -202,7 +154,7 @@ def test_views_are_the_image_itself_and_crops_of_it() -> None:
     assert [len(batch) for batch in batches_of_views] == [12, 12, 6]  # at most 256 views at once
     views = torch.cat(batches_of_views)
     assert views.shape == (30, 20, 3, 8, 8)
-    torch.testing.assert_close(views[:, 0], Preprocess(anatomy(size=(8, 8)), CPU)(ramp))
+    torch.testing.assert_close(views[:, 0], pixels((8, 8)).prepare(ramp, CPU))
     rise = views[..., -1].mean((2, 3)) - views[..., 0].mean((2, 3))
     assert (rise[:, 1:].abs() < rise[:, :1] * 0.9).all()
     assert 0.4 < (rise[:, 1:] < 0).float().mean() < 0.6
@@ -217,20 +169,10 @@ def test_views_come_from_the_run_s_seed() -> None:
     assert not torch.equal(first[0][:, 1], first[1][:, 1])
 
 
-def test_augmix_changes_crops_and_not_the_image_itself() -> None:
-    images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    drawn = []
-    for augmix in (False, True):
-        torch.manual_seed(0)
-        drawn.append(Preprocess(anatomy(size=(8, 8)), CPU).views(images, Views(6, augmix=augmix)))
-    assert torch.equal(drawn[0][:, 0], drawn[1][:, 0])
-    assert not torch.equal(drawn[0][:, 1:], drawn[1][:, 1:])
-
-
 class Says(nn.Module):
     """Logits written in an image's first three pixels."""
 
-    method = Method()
+    method, objective = Method(), Classification(3)
 
     def forward(self, clips: Tensor) -> Tensor:
         assert clips.dim() == 5
@@ -245,4 +187,9 @@ def test_clips_of_one_video_vote_with_their_probabilities() -> None:
         for view, row in enumerate(rows):
             clips[video, view].view(-1)[:3] = row
     mean = clips.flatten(2)[..., :3].softmax(-1).mean(1).argmax(-1)
-    assert predict(cast(Any, Says()), [clips], ("a", "b", "c"), multi_view=True).tolist() == mean.tolist() == [1, 0]
+    found, accuracy = predict(cast(Any, Says()), [(clips, torch.tensor([1, 1]))], multi_view=True)
+    assert found["predicted"].tolist() == mean.tolist() == [1, 0]
+    assert accuracy == 50.0
+    own = clips.flatten(2)[..., :3].softmax(-1).mean(1)  # probabilities of the video, not of a clip
+    torch.testing.assert_close(found["probability_true"], own[:, 1])
+    torch.testing.assert_close(found["probability_max"], own.amax(-1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ import torch
 
 from peftmark.benchmark.plan.runs import Request, plan
 from peftmark.benchmark.run import training
-from peftmark.benchmark.run.normalize import Preprocess
 from peftmark.benchmark.run.run import run
 from peftmark.results import RunRecord
 from peftmark.tasks import Split, TaskData
@@ -63,7 +61,7 @@ def test_a_method_that_chooses_at_the_end_cannot(trained_on: list[int]) -> None:
     record = go("toy_looks_last")
     assert record.status == "unsupported"
     assert record.error is not None
-    assert record.error.message.startswith("ToyLooksLast chooses by validation accuracy when its training is over")
+    assert record.error.message.startswith("ToyLooksLast chooses by validation figures when its training is over")
     assert go("toy_looks_last", final_training="train").status == "ok"
 
 
@@ -89,15 +87,6 @@ def test_neighbours_in_memory_are_joined_without_a_copy() -> None:
         (memory[:, :, :1][2:6], memory[:, :, :1][6:9], False),
     ):
         both = TaskData(split(0, one), split(len(one), other), {}).train_and_validation()
-        assert torch.equal(both.images, torch.cat((one, other)))
-        assert both.labels.tolist() == list(range(len(one) + len(other)))
-        assert (both.images.data_ptr() == one.data_ptr()) == shared
-
-
-def test_pixels_of_imagenet_or_of_the_weights() -> None:
-    anatomy: Any = SimpleNamespace(image_size=(2, 2), mean=(0.5,) * 3, std=(0.5,) * 3)
-    images = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
-    assert Preprocess(anatomy, CPU)(images)[0, :, 0, 0].tolist() == [1.0, 1.0, 1.0]
-    found = Preprocess(anatomy, CPU, "imagenet")
-    assert found(images)[0, :, 0, 0].tolist() == pytest.approx([2.2489, 2.4286, 2.64], abs=1e-4)
-    assert found.key != Preprocess(anatomy, CPU).key
+        assert torch.equal(both.inputs, torch.cat((one, other)))
+        assert both.targets.tolist() == list(range(len(one) + len(other)))
+        assert (both.inputs.data_ptr() == one.data_ptr()) == shared

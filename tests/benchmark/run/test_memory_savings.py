@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from peftmark.adapting import adapt
 from peftmark.backbones import find_backbone
 from peftmark.backbones.anatomy.quantized import hold, is_quantized, plain
 from peftmark.benchmark.plan.runs import Request, plan
 from peftmark.benchmark.run.memory_savings import checkpointed, hold_frozen
 from peftmark.benchmark.run.run import run
 from peftmark.errors import NotMergeable, PeftmarkError
-from peftmark.methods import AdaptedModel, Context, adapt, make_method
+from peftmark.methods import AdaptedModel, Context, make_method
 from peftmark.registry import METHODS
 
 IMAGE_METHODS = [name for name in METHODS.expand("*") if "image" in METHODS.entry(name).metadata["tracks"]]

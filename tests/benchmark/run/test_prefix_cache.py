@@ -19,8 +19,8 @@ from peftmark.benchmark.plan.runs import Request, plan
 from peftmark.benchmark.run import inputs, prefix_cache
 from peftmark.benchmark.run.prefix_cache import PrefixCache, memory_budget
 from peftmark.benchmark.run.run import run
+from peftmark.benchmark.support import native_methods
 from peftmark.methods import AdaptedModel, Context, Phase
-from peftmark.methods.support import native_methods
 from peftmark.results import RunRecord, decode_record
 from peftmark.tasks import Split, TaskData
 
@@ -49,7 +49,7 @@ def tasks(toy_plugin: Path) -> None:
         def load(self) -> TaskData:
             data = super().load()
             test = data.tests["test"]
-            new = Split(test.images[:5], 1 - test.labels[:5], ("bright", "dark"))
+            new = Split(test.inputs[:5], 1 - test.targets[:5], ("bright", "dark"))
             return TaskData(data.train, data.validation, {"base": test, "new": new})
 
 

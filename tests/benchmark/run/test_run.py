@@ -160,7 +160,7 @@ def test_the_test_split_is_evaluated_once_after_training(go: Go, monkeypatch: py
 
     def watched_predict(*arguments: Any) -> Any:
         predictions = predict(*arguments)
-        events.append(f"predict {len(predictions)}")
+        events.append(f"predict {len(predictions[0]['predicted'])}")
         return predictions
 
     monkeypatch.setattr(training, "train", watched_train)

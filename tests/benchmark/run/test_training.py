@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,7 +18,8 @@ from peftmark import BACKBONES, Anatomy, Method
 from peftmark.benchmark.plan.protocol import Protocol, load_protocol
 from peftmark.benchmark.run.step import make_optimizer
 from peftmark.benchmark.run.training import Diverged, _schedule, steps_per_epoch, train
-from peftmark.methods import AdaptedModel, Classifier, Context
+from peftmark.methods import AdaptedModel, Context, make_model
+from peftmark.tasks import Classification
 
 
 @dataclass
@@ -62,7 +64,7 @@ LABELS = torch.arange(12) % 2
 @pytest.fixture
 def model(toy_plugin: Path) -> AdaptedModel:
     torch.manual_seed(0)
-    return Classifier(BACKBONES["toy/pixels"]("toy/pixels").build(False), Watched(), 2).train()
+    return make_model(BACKBONES["toy/pixels"]("toy/pixels").build(False), Watched(), Classification(2)).train()
 
 
 def go(model: AdaptedModel, settings: Protocol, rate: float = 0.01, seed: int = 0) -> list[dict[str, float]]:
@@ -128,13 +130,35 @@ def test_train_loss_is_the_mean_over_images_and_the_rate_the_last(model: Adapted
 def test_only_matrices_are_decayed(model: AdaptedModel) -> None:
     parameters = list(model.parameters())
     for name, kind in (("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)):
-        optimizer = make_optimizer(parameters, name, 0.1, weight_decay=0.3)
+        optimizer = make_optimizer(model, name, 0.1, weight_decay=0.3)
         assert type(optimizer) is kind
         decay = {p.dim(): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
         assert decay == {2: 0.3, 1: 0.0}
         assert sum(len(group["params"]) for group in optimizer.param_groups) == len(parameters)
-    only_biases = make_optimizer([p for p in parameters if p.dim() == 1], "adamw", 0.1, weight_decay=0.3)
+    for parameter in parameters:
+        parameter.requires_grad_(parameter.dim() == 1)
+    only_biases = make_optimizer(model, "adamw", 0.1, weight_decay=0.3)
+    assert only_biases is not None
     assert len(only_biases.param_groups) == 1
+    assert make_optimizer(model.requires_grad_(False), "adamw", 0.1, weight_decay=0.3) is None
+
+
+def test_the_head_has_a_rate_of_its_own(model: AdaptedModel) -> None:
+    """Where the protocol has one: a step of SGD moves every parameter by its rate times its gradient."""
+    start, other = copy.deepcopy(model), copy.deepcopy(model)
+    settings = protocol(
+        epochs=1, batch_size=12, optimizer="sgd", weight_decay=0.0, schedule="constant", warmup_epochs=0
+    )
+    go(model, settings, rate=0.1)
+    go(other, replace(settings, head_learning_rate=0.3), rate=0.1)
+    head = {name for name, parameter in model.named_parameters() if name.startswith("head.")}
+    assert len(head) == 2
+    for (name, before), at_rate, own in zip(
+        start.named_parameters(), model.parameters(), other.parameters(), strict=True
+    ):
+        factor = 3.0 if name in head else 1.0
+        torch.testing.assert_close(own - before, factor * (at_rate - before), rtol=1e-4, atol=1e-7)
+        assert not torch.equal(own, before)
 
 
 def state(model: AdaptedModel) -> list[Tensor]:

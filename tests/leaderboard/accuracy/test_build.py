@@ -136,6 +136,25 @@ def test_open_vocabulary_has_a_table_for_every_group_of_tasks(results: Results) 
     assert len({table.key for table in tables.values()}) == 3
 
 
+def test_what_is_measured_otherwise_has_a_table_of_its_own_ranked_its_own_way(results: Results) -> None:
+    """No mean is taken over percent and pixels; of errors the smallest is the best."""
+    for method, accuracy, error in (("lora", 70.0, 3.0), ("vpt", 60.0, 2.0), ("full", 50.0, 4.0)):
+        results.run(method, "vtab/a", test=accuracy)
+        for task in ("flow/a", "flow/b"):
+            results.run(method, task, test=error, metric="error", unit="pixels", higher_is_better=False)
+        results.task("vtab/a", "natural")
+        results.task("flow/a", "flow")
+        results.task("flow/b", "flow")
+    [track] = results.board().tracks
+    flow, vtab = sorted(track.tables, key=lambda table: table.scale.unit, reverse=True)
+    assert [(row.method.name, row.rank) for row in vtab.rows] == [("lora", 1), ("vpt", 2), ("full", 3)]
+    assert [(row.method.name, row.rank) for row in flow.rows] == [("vpt", 1), ("lora", 2), ("full", 3)]
+    assert [cell.best for row in flow.rows for cell in row.figures] == [True] * 3 + [False] * 6
+    assert (flow.scale.sign, vtab.scale.sign) == (" pixels", "%")
+    assert "in pixels" in flow.tasks[0].headline.title
+    assert flow.key != vtab.key
+
+
 def test_parameters_without_head_and_their_share_of_the_backbone(results: Results) -> None:
     results.run("linear", "vtab/a", 50.0, params=0)
     results.run("lora", "vtab/a", 60.0, params=20_000)

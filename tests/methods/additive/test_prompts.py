@@ -6,8 +6,9 @@ import pytest
 import torch
 from invariants import CLASS_NAMES, Case, logits
 
+from peftmark.adapting import adapt
 from peftmark.errors import PeftmarkError
-from peftmark.methods import AdaptedModel, adapt
+from peftmark.methods import AdaptedModel
 
 CASE = Case("coop", "openvocab")
 

@@ -23,8 +23,9 @@ from by_hand import (
 from torch import Tensor
 from torch.nn import functional as F
 
+from peftmark.adapting import adapt
 from peftmark.errors import PeftmarkError
-from peftmark.methods import adapt, make_method
+from peftmark.methods import make_method
 
 
 def quick_gelu(x: Tensor) -> Tensor:

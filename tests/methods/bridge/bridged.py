@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from invariants import CLASS_NAMES, Case, train_a_little
 
+from peftmark.adapting import adapt
 from peftmark.backbones import Anatomy
-from peftmark.methods import AdaptedModel, adapt
+from peftmark.methods import AdaptedModel
 
 CASE = Case("peft/lora", "image")
 

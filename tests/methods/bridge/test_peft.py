@@ -15,10 +15,11 @@ from bridged import CASE, adapted, features, train, vit
 from invariants import CLASS_NAMES, Case, labels, logits
 
 from peftmark import METHODS
+from peftmark.adapting import adapt
 from peftmark.backbones import find_backbone
 from peftmark.backbones.anatomy.slots import is_inserted
 from peftmark.errors import NotMergeable, PeftmarkError, Unsupported
-from peftmark.methods import Context, adapt, make_method
+from peftmark.methods import Context, make_method
 from peftmark.methods.bridge import hf_peft
 from peftmark.results import canonical_json
 

@@ -11,9 +11,10 @@ from bridged import adapted, train, vit
 from invariants import CLASS_NAMES
 from torch import nn
 
+from peftmark.adapting import adapt
 from peftmark.backbones.anatomy.split_linear import SplitLinear
 from peftmark.errors import NotMergeable, PeftmarkError
-from peftmark.methods import adapt, make_method
+from peftmark.methods import make_method
 from peftmark.results import canonical_json
 
 peft = pytest.importorskip("peft")

@@ -12,8 +12,9 @@ from by_hand import adapted, anatomy, close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peftmark.adapting import adapt
 from peftmark.errors import PeftmarkError, Unsupported
-from peftmark.methods import adapt, make_method
+from peftmark.methods import make_method
 from peftmark.methods.hybrid.noah import ElasticAdapter, ElasticDelta, ElasticPrompts, parameters, use
 from peftmark.methods.parts.evolution import Architecture, Evolution, Space
 

@@ -8,8 +8,9 @@ from by_hand import adapted, anatomy, attend, close, linear, mlp, norm, qkv, str
 from torch import Tensor
 from torch.nn import functional as F
 
+from peftmark.adapting import adapt
 from peftmark.errors import PeftmarkError
-from peftmark.methods import adapt, make_method
+from peftmark.methods import make_method
 
 
 def test_mam_adapter_is_a_prefix_and_a_parallel_adapter() -> None:

@@ -10,8 +10,9 @@ import torch
 from invariants import CLASS_NAMES, Case, labels, logits
 from torch.nn import functional as F
 
+from peftmark.adapting import adapt
 from peftmark.errors import NotMergeable, PeftmarkError
-from peftmark.methods import AdaptedModel, adapt
+from peftmark.methods import AdaptedModel
 from peftmark.methods.openvocab.tip_adapter import KeyValueCache
 
 CASE = Case("zero_shot", "openvocab")

@@ -24,8 +24,9 @@ from openvocab_by_hand import (
 )
 from torch import Tensor
 
+from peftmark.adapting import adapt
 from peftmark.errors import PeftmarkError
-from peftmark.methods import AdaptedModel, adapt
+from peftmark.methods import AdaptedModel
 from peftmark.methods.openvocab.promptsrc import epoch_weights
 from peftmark.methods.parts.context_prompt import embedded_words
 from peftmark.methods.parts.deep_prompts import without_prompts

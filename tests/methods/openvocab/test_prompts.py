@@ -27,9 +27,9 @@ from openvocab_by_hand import (
 from torch import nn
 from torch.nn import functional as F
 
+from peftmark.adapting import adapt
 from peftmark.benchmark.run.memory_savings import checkpointed
 from peftmark.errors import PeftmarkError
-from peftmark.methods import adapt
 from peftmark.methods.openvocab.prograd import aligned
 from peftmark.methods.parts.context_prompt import embedded_words
 

@@ -8,7 +8,8 @@ from invariants import CASES, CLASS_NAMES, Case, labels
 from torch import Tensor
 from torch.nn import functional as F
 
-from peftmark.methods import AdaptedModel, OpenVocabularyClassifier, adapt
+from peftmark.adapting import adapt
+from peftmark.methods import AdaptedModel, OpenVocabularyClassifier
 
 WITHOUT_DROPOUT = {"clip_lora": {"dropout": 0.0}}
 METHODS = sorted({case.method for case in CASES if case.track == "openvocab"})

@@ -11,10 +11,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
+from peftmark.adapting import adapt
 from peftmark.backbones import Anatomy
 from peftmark.backbones.timm.builder import timm_anatomy
 from peftmark.errors import NotMergeable, PeftmarkError, Unsupported
-from peftmark.methods import Variant, adapt, make_method
+from peftmark.methods import Variant, make_method
 
 
 def qkv_deltas(block: torch.nn.Module) -> list[torch.nn.Module]:

@@ -29,10 +29,11 @@ from scored import (
 )
 from torch.nn import functional as F
 
+from peftmark.adapting import adapt
 from peftmark.backbones import Anatomy, find_backbone
 from peftmark.benchmark.launch.malloc import return_freed_memory
 from peftmark.errors import PeftmarkError, Unsupported
-from peftmark.methods import adapt, make_method
+from peftmark.methods import make_method
 from peftmark.methods.parts.scoring import draw
 
 COUNTS = {

@@ -11,10 +11,11 @@ from by_hand import GRID, WIDTH, anatomy, attention, close, linear, mlp, norm, r
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from peftmark.adapting import adapt
 from peftmark.backbones.anatomy.segments import frozen_prefix
+from peftmark.benchmark.support import SMALL_VIT, Family
 from peftmark.errors import Unsupported
-from peftmark.methods import AdaptedModel, adapt
-from peftmark.methods.support import SMALL_VIT, Family
+from peftmark.methods import AdaptedModel
 from peftmark.methods.video.dualpath import frame_numbers, grid_images, picked
 
 N, T, SIDE = 2, 32, 4

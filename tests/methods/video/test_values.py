@@ -8,9 +8,10 @@ from by_hand import GRID, TOKENS, WIDTH, anatomy, attention, bare_block, close, 
 from torch import Tensor
 from torch.nn import functional as F
 
+from peftmark.adapting import adapt
+from peftmark.benchmark.support import FAMILIES
 from peftmark.errors import PeftmarkError, Unsupported
-from peftmark.methods import AdaptedModel, adapt, make_method
-from peftmark.methods.support import FAMILIES
+from peftmark.methods import AdaptedModel, make_method
 
 T, N = 3, 2
 

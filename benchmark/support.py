@@ -1,4 +1,4 @@
-"""Which method works on which backbone family, by trying: ``python -m peftmark.methods.support`` writes BACKBONES.md.
+"""Which method works on which backbone family, by trying: ``python -m peftmark.benchmark.support`` writes the table.
 
 Each native method adapts a small model of each family, with its defaults, and does one forward and backward pass. What
 cannot work says why by raising `Unsupported`; any other error is an error here, too.
@@ -13,15 +13,17 @@ from typing import Any, cast
 
 import timm
 import torch
-from torch.nn import functional as F
 
+from ..adapting import DEFAULT_TEMPLATES
 from ..backbones import Anatomy, find_backbone
 from ..backbones.timm.builder import timm_anatomy
 from ..errors import Unsupported
+from ..methods import make_method, make_model
 from ..registry import METHODS
-from .adapting import adapt
+from ..tasks import objective_of_track
+from .plan.costs import main_track
 
-PAGE = Path(__file__).with_name("BACKBONES.md")
+PAGE = Path(__file__).parent.parent / "methods" / "BACKBONES.md"
 IMAGES, FRAMES, CLASS_NAMES = 4, 2, ("cat", "dog")
 
 
@@ -89,19 +91,17 @@ def reason_against(family: Family, method: str) -> str | None:
     """Why the method does not work on the family; None where it does, on the first track that it declares."""
     anatomy = family.anatomy()
     anatomy.name = "the backbone"  # in the reason
-    shape: tuple[int, ...] = (3, *anatomy.image_size)
-    task: dict[str, Any] = {"num_classes": len(CLASS_NAMES)}
-    track = METHODS.entry(method).metadata["tracks"][0]
-    if track == "openvocab":
-        task = {"class_names": CLASS_NAMES}
-    elif track == "video":
-        task["num_frames"] = FRAMES
-        shape = (FRAMES, *shape)
+    track = main_track(method)
+    frames = FRAMES if track == "video" else None
+    shape = anatomy.input.shape if frames is None else (frames, *anatomy.input.shape)
+    objective = objective_of_track(track, CLASS_NAMES, DEFAULT_TEMPLATES)
     images = torch.randn(IMAGES, *shape, generator=torch.Generator().manual_seed(0))
-    labels = torch.arange(IMAGES) % len(CLASS_NAMES)
+    targets = objective.made_up_targets(IMAGES)
+    made = make_method(method)
     try:
-        model = adapt(anatomy, method, batches=[(images, labels)], **task)
-        loss = F.cross_entropy(model(images), labels)
+        model = make_model(anatomy, made, objective, frames)
+        made.prepare(model, [(images, targets)])
+        loss = objective.loss(model.train()(images), targets)
     except Unsupported as error:
         return str(error)
     if loss.requires_grad:
@@ -131,8 +131,8 @@ def page() -> str:
 _ABOUT = """\
 # Methods and backbone families
 
-Written by `python -m peftmark.methods.support` (`make support`), compared by a test. ✓: the method, with its defaults,
-adapts a small model of the family and trains. A number: the pair is `unsupported`, and this is the reason.
+Written by `make support` (`python -m peftmark.benchmark.support`), compared by a test. ✓: the method, with its
+defaults, adapts a small model of the family and trains. A number: the pair is `unsupported`, and this is the reason.
 
 - A block of ConvNeXt has no attention. Methods that adapt projections by `targets` (`lora` and its kin) take fc1 and
   fc2 there instead of q and v; adapters stand at its one branch; `ia3` scales its hidden activations only.

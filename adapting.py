@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..backbones import Anatomy, find_backbone
-from ..errors import PeftmarkError
-from .adapted_model import AdaptedModel
-from .classifiers import Classifier, OpenVocabularyClassifier
-from .method import Batches, Method, make_method
+from .backbones import Anatomy, find_backbone
+from .errors import PeftmarkError
+from .methods import AdaptedModel, Batches, Method, make_method, make_model
+from .tasks import Classification, Objective, OpenVocabulary
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 
@@ -21,6 +20,7 @@ def adapt(
     *,
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
+    objective: Objective | None = None,
     templates: Sequence[str] = DEFAULT_TEMPLATES,
     num_frames: int | None = None,
     pretrained: bool = True,
@@ -32,14 +32,15 @@ def adapt(
     Args:
         backbone: a name (see `peftmark.backbones.find_backbone`) or an anatomy that the model may take over.
         method: a name, its hyper-parameters in `config`; or a method object.
-        num_classes: of a linear classifier. Exactly one of `num_classes` and `class_names` is given.
+        num_classes: of a linear classifier. Exactly one of this, `class_names` and `objective` is given.
         class_names: an open-vocabulary classifier over these names, written into `templates` ("a photo of a {}.").
+        objective: what else is asked of the model (see `peftmark.tasks.Objective`).
         num_frames: frames T of a clip; images are then (N, T, 3, H, W).
         pretrained: load the backbone's weights; False draws them and never touches the network.
-        batches: (images, labels) for methods that score parameters on data.
+        batches: (images, targets) for methods that score parameters on data.
 
     Returns:
-        A model in training mode; (N, 3, H, W) -> (N, num_classes).
+        A model in training mode; (N, 3, H, W) -> (N, num_classes), or the objective's outputs.
 
     Raises:
         PeftmarkError: on unknown names, bad hyper-parameters, weights that cannot be had.
@@ -52,23 +53,33 @@ def adapt(
     >>> model.trainable_parameters(include_head=False)
     36864
     """
-    if (num_classes is None) == (class_names is None):
-        raise PeftmarkError("give num_classes=N for a linear classifier, or class_names=[…] for an open vocabulary")
+    asked = _objective(num_classes, class_names, objective, templates)
     if isinstance(method, str):
         method = make_method(method, config)
     elif config:
         method = replace(method, **config)
     if isinstance(backbone, str):
         backbone = find_backbone(backbone).build(pretrained and method.pretrained)
-    if class_names is not None:
-        model: AdaptedModel = OpenVocabularyClassifier(backbone, method, class_names, templates)
-    else:
-        assert num_classes is not None
-        model = Classifier(backbone, method, num_classes, num_frames)
+    model = make_model(backbone, method, asked, num_frames)
     if batches is not None:
         method.prepare(model, batches)
     elif method.needs_batches:
         raise PeftmarkError(
-            f"{type(method).__name__} scores parameters on data: give batches=, an iterable of (images, labels) pairs"
+            f"{type(method).__name__} scores parameters on data: give batches=, an iterable of (images, targets) pairs"
         )
     return model.train()
+
+
+def _objective(
+    num_classes: int | None, class_names: Sequence[str] | None, objective: Objective | None, templates: Sequence[str]
+) -> Objective:
+    asked = [] if objective is None else [objective]
+    if num_classes is not None:
+        asked.append(Classification(num_classes))
+    if class_names is not None:
+        asked.append(OpenVocabulary(class_names, templates))
+    if len(asked) != 1:
+        raise PeftmarkError(
+            "give num_classes=N for a linear classifier, class_names=[…] for an open vocabulary, or another objective="
+        )
+    return asked[0]

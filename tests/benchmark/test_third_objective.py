@@ -1,0 +1,52 @@
+"""A third objective, in one file of a user's (`attributes.py`), runs from task to board."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peftmark.results import Store
+
+FILE = Path(__file__).with_name("attributes.py")
+METHODS = ("linear", "lora", "fish_mask", "diff_pruning")  # a head, an insert, scores, a search with a loss of its own
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("attributes")
+
+
+def test_from_task_to_board(command: Callable[..., Any], folder: Path) -> None:
+    chosen = [flag for name in METHODS for flag in ("--method", name)]
+    runs, board = folder / "runs", folder / "board"
+    place = ("--task", "toy/quarters", "--backbone", "embedded/vit", "--results", runs, "--import", FILE)
+    ended = command("run", *place, *chosen, "--set", "protocol.epochs=8", "--seed", 0)
+    assert ended.code == 0, ended.err
+    records = {record.spec.method.name: record for record in Store(runs).load()[0]}
+    assert set(records) == set(METHODS)
+    for record in records.values():
+        quality = record.quality
+        assert quality is not None
+        assert (quality.metric, quality.unit, quality.higher_is_better) == ("wrong_attributes", "attributes", False)
+        assert 0 <= quality.test < 1.5  # 2 by guessing
+        assert quality.curve[-1]["train_loss"] < quality.curve[0]["train_loss"]
+    card = json.loads((runs / "cards" / "tasks" / "toy__quarters.json").read_text())
+    assert card["facts"]["metric"] == "wrong_attributes"
+    assert "chance_percent" not in card["facts"]
+    assert set(", ".join(card["facts"]["sample_labels"]).split(", ")) <= {
+        "upper left", "upper right", "lower left", "lower right", ""
+    }  # fmt: skip
+
+    assert command("validate", runs).code == 0
+    assert command("board", "--results", runs, "--out", board).code == 0
+    page = (board / "index.html").read_text()
+    assert "figures in attributes" in page
+    assert "lower is better" in page
+    assert "wrong attributes in attributes" in page
+    of_run = (board / "runs" / f"{records['lora'].run_id}.html").read_text()
+    assert re.search(r"<strong>\d\.\d\d attributes</strong> on 32 samples", of_run)

@@ -29,11 +29,11 @@ def doctor_command(as_json: bool, plugins: tuple[str, ...]) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=1).decode())
         return
-    for line in describe(report):
+    for line in report_lines(report):
         click.echo(line)
 
 
-def describe(report: Report) -> Iterator[str]:
+def report_lines(report: Report) -> Iterator[str]:
     """A report for people: what is fine in a word, what is not with what to do."""
     machine = report.machine
     yield "Packages"

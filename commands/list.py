@@ -25,7 +25,7 @@ def list_command(kind: str, pattern: str, as_json: bool, everything: bool, plugi
     registry = KINDS[kind]
     members = registry.members(pattern)
     names = [name for name in registry.names(pattern) if not (members and name.endswith("/*"))]
-    rows = [registry.entry(name).describe() | {"name": name} for name in names + members]
+    rows = [registry.entry(name).as_row() | {"name": name} for name in names + members]
     if everything and kind == "backbones":
         rows += _library_backbones(pattern)
     if as_json:

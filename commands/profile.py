@@ -66,7 +66,7 @@ def profile_command(
     from ..benchmark.launch.worker import prepare_process
     from ..benchmark.measure.profile import profile
     from ..benchmark.plan.costs import cost_specs
-    from ..benchmark.plan.suite import ProfileBlock
+    from ..benchmark.plan.suite import SuiteProfiles
     from ..results import Store, encode_record
 
     found = find_device(device)
@@ -77,11 +77,11 @@ def profile_command(
         "frozen_dtype": frozen_dtype,
         "gradient_checkpointing": gradient_checkpointing,
     }
-    block = ProfileBlock(
+    profiles = SuiteProfiles(
         backbones=[backbone], methods=[method], batch_size=batch_size, num_classes=classes, variants=[variant]
     )
     hardware = hardware_class(found) if measured else None
-    (spec,) = cost_specs(backbone, [(method, parsed["method"])], block, {}, hardware)
+    (spec,) = cost_specs(backbone, [(method, parsed["method"])], profiles, {}, hardware)
     record = profile(spec, found if measured else None, speed)
     if results is not None:
         store = Store(results)

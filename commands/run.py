@@ -90,7 +90,7 @@ def run_command(
         parsed["protocol"]["precision"] = precision
 
     from ..benchmark.environment import find_device, hardware_class
-    from ..benchmark.plan.pending import pending
+    from ..benchmark.plan.pending import plan_state
     from ..benchmark.plan.runs import Request, plan
     from ..results import Store
 
@@ -114,12 +114,12 @@ def run_command(
         click.echo(note, err=True)
     store = Store(results)
     if dry_run:
-        work = pending(planned.specs, store, existing)
-        for spec in work.todo:
+        state = plan_state(planned.specs, store, existing)
+        for spec in state.todo:
             click.echo(f"{spec.id}  {label(spec)}")
         for reason in planned.absent.values():
             click.echo(f"missing: {reason}")
-        click.echo(f"{len(work.todo)} to run, {sum(work.done.values())} finished, in {results}")
+        click.echo(f"{len(state.todo)} to run, {sum(state.done.values())} finished, in {results}")
         _say_estimate(planned, throughput)
         return
     from ..benchmark.launch.outcome import Options
@@ -137,12 +137,12 @@ def run_command(
     )
     with store.lock():
         store.remove_temporary_files()
-        work = pending(planned.specs, store, existing)  # under the lock: another command may just have ended
-        for path in work.damaged:
+        state = plan_state(planned.specs, store, existing)  # under the lock: another command may just have ended
+        for path in state.damaged:
             click.echo(f"{path} is damaged: set aside as {store.set_aside(path)}, run again", err=True)
-        todo, absent = _prepare(work.todo, planned.absent, available)
-        counts = carry_out(todo, replace(options, places=work.places))
-    summarize(counts, work.done, results)
+        todo, absent = _prepare(state.todo, planned.absent, available)
+        counts = carry_out(todo, replace(options, places=state.places))
+    summarize(counts, state.done, results)
     if absent:
         raise SystemExit(1)
 

@@ -35,4 +35,4 @@ def show_command(kind: str, name: str, plugins: tuple[str, ...]) -> None:
         preset = load_presets().get(name)
         if preset is not None:
             tasks = ", ".join(pattern for recipe in preset.recipes for pattern in recipe.tasks)
-            click.echo(f"--preset faithful, on {tasks}: {preset.describe()}")
+            click.echo(f"--preset faithful, on {tasks}: {preset.summary()}")

@@ -11,9 +11,9 @@ from ..results.published import load_published
 from .accuracy.build import make_board
 from .accuracy.published import compare
 from .costs.build import make_efficiency
-from .entries import Catalogue
 from .site.folder import check_replaceable, replacing
 from .site.pages import Site, write_site
+from .subjects import Subjects
 
 
 def build_board(results: str | Path, out: str | Path, *, built: datetime | None = None) -> Path:
@@ -48,11 +48,11 @@ def build_board(results: str | Path, out: str | Path, *, built: datetime | None 
     records.sort(key=lambda record: record.run_id)
     costs.sort(key=lambda cost: cost.cost_id)
     problems = [problem.replace(f"{results}/", "") for problem in problems]
-    catalogue = Catalogue(results, records, costs)
-    efficiency = make_efficiency(costs, catalogue)
-    board = make_board(records, catalogue, efficiency)
+    subjects = Subjects(results, records, costs)
+    efficiency = make_efficiency(costs, subjects)
+    board = make_board(records, subjects, efficiency)
     published = compare(board, load_published())
     with replacing(out) as folder:
         built = built or datetime.now(UTC)
-        write_site(Site(board, efficiency, catalogue, records, costs, problems, published, built), folder)
+        write_site(Site(board, efficiency, subjects, records, costs, problems, published, built), folder)
     return out / "index.html"

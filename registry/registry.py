@@ -56,7 +56,7 @@ class Entry(Generic[T]):
         """``"timm/"`` for the entry ``"timm/*"``, None for an ordinary one."""
         return self.name[:-1] if self.name.endswith("/*") else None
 
-    def describe(self) -> dict[str, Any]:
+    def as_row(self) -> dict[str, Any]:
         """The entry as plain data, for ``peftmark list --json`` and the board's cards."""
         return {"name": self.name, **self.metadata, "summary": self.summary, "origin": self.origin}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import PeftmarkError
-from .record import Env, ErrorInfo, Frozen, Identified, MethodSpec, Params, Storage, decode_as
+from .record import Env, ErrorInfo, Identified, MethodSpec, Params, RecordPart, Storage, decode_as
 
 Precision = Literal["float32", "bfloat16"]
 FrozenDtype = Literal["float32", "bfloat16", "int8", "nf4"]
@@ -56,7 +56,7 @@ class CostSpec(Identified, frozen=True):
         return self.id
 
 
-class MemoryBreakdown(Frozen, frozen=True):
+class MemoryBreakdown(RecordPart, frozen=True):
     """Bytes alive at the peak of a training step, by what they are."""
 
     weights: int
@@ -68,7 +68,7 @@ class MemoryBreakdown(Frozen, frozen=True):
     inputs: int
 
 
-class Memory(Frozen, frozen=True):
+class Memory(RecordPart, frozen=True):
     """Peaks of one training step (the second: the optimizer's state exists) and of one inference batch."""
 
     train_peak_allocated_bytes: int
@@ -78,14 +78,14 @@ class Memory(Frozen, frozen=True):
     """None where it was read from a device's allocator, which knows no parts."""
 
 
-class MemoryCost(Frozen, frozen=True):
+class MemoryCost(RecordPart, frozen=True):
     estimated: Memory
     """From the sizes of the tensors of a step that computes nothing: needs no GPU (see `benchmark.measure.memory`)."""
     measured: Memory | None
     """From the allocator of a GPU."""
 
 
-class Timing(Frozen, frozen=True):
+class Timing(RecordPart, frozen=True):
     """Milliseconds."""
 
     median: float
@@ -94,13 +94,13 @@ class Timing(Frozen, frozen=True):
     samples: list[float]
 
 
-class InferenceSpeed(Frozen, frozen=True):
+class InferenceSpeed(RecordPart, frozen=True):
     images_per_s: float
     """At the spec's batch size."""
     batch1_ms: Timing
 
 
-class Speed(Frozen, frozen=True):
+class Speed(RecordPart, frozen=True):
     """Timed in rounds with full fine-tuning and with the bare backbone, so that ratios are of one run."""
 
     train_step_ms: Timing
@@ -116,7 +116,7 @@ class Speed(Frozen, frozen=True):
     inference_relative_to_bare: float
 
 
-class Compute(Frozen, frozen=True):
+class Compute(RecordPart, frozen=True):
     """Floating-point operations, two a multiply-add, of matrix products, convolutions and attention."""
 
     forward_flops_per_image: int
@@ -126,7 +126,7 @@ class Compute(Frozen, frozen=True):
     """Other operations of a training step; they do work in proportion to their tensors' sizes."""
 
 
-class CostRecord(Frozen, frozen=True):
+class CostRecord(RecordPart, frozen=True):
     schema_version: int
     cost_id: str
     spec: CostSpec

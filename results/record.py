@@ -25,24 +25,24 @@ FINISHED: frozenset[str] = frozenset({"ok", "unsupported", "oom", "diverged", "t
 """Statuses that ``--existing skip`` counts as finished: running again would give the same."""
 
 
-class Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RecordPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of everything that a record holds."""
 
 
-class MethodSpec(Frozen, frozen=True):
+class MethodSpec(RecordPart, frozen=True):
     name: str
     version: int
     config: dict[str, Any] = {}
     """Every hyper-parameter of the method, defaults included."""
 
 
-class BackboneSpec(Frozen, frozen=True):
+class BackboneSpec(RecordPart, frozen=True):
     name: str
     weights: str
     """The sha256 of the weights' file, or ``"random"``."""
 
 
-class TaskSpec(Frozen, frozen=True, omit_defaults=True):
+class TaskSpec(RecordPart, frozen=True, omit_defaults=True):
     name: str
     version: int
     split_sha256: str
@@ -50,7 +50,7 @@ class TaskSpec(Frozen, frozen=True, omit_defaults=True):
     """How files became pixels, by name, e.g. ``squash-bicubic-224``. None, where there are no files, is left out."""
 
 
-class ProtocolSpec(Frozen, frozen=True):
+class ProtocolSpec(RecordPart, frozen=True):
     name: str
     version: int
     overrides: dict[str, Any] = {}
@@ -62,7 +62,7 @@ class ProtocolSpec(Frozen, frozen=True):
         return bool(self.overrides.get("preset") == FAITHFUL)
 
 
-class Identified(Frozen, frozen=True):
+class Identified(RecordPart, frozen=True):
     """Base of what decides a record."""
 
     @property
@@ -86,19 +86,19 @@ class RunSpec(Identified, frozen=True):
         return self.id
 
 
-class ErrorInfo(Frozen, frozen=True):
+class ErrorInfo(RecordPart, frozen=True):
     phase: str
     """Where in the run it happened: setup, data, adapt, train, evaluation."""
     type: str
     message: str
 
 
-class TestFigure(Frozen, frozen=True):
+class TestFigure(RecordPart, frozen=True):
     value: float
     n: int
 
 
-class VariantFigure(Frozen, frozen=True):
+class VariantFigure(RecordPart, frozen=True):
     """One of several models that one training gives, e.g. the ranks of DyLoRA."""
 
     axis: str
@@ -107,7 +107,7 @@ class VariantFigure(Frozen, frozen=True):
     test: float
 
 
-class Quality(Frozen, frozen=True):
+class Quality(RecordPart, frozen=True):
     metric: str
     validation: float | None
     test: float
@@ -124,7 +124,7 @@ class Quality(Frozen, frozen=True):
     variants: list[VariantFigure] = []
 
 
-class Params(Frozen, frozen=True):
+class Params(RecordPart, frozen=True):
     """What trains, with and without the head; what an adapter file stores; what merging leaves; all there is."""
 
     trainable: int
@@ -134,11 +134,11 @@ class Params(Frozen, frozen=True):
     total: int
 
 
-class Storage(Frozen, frozen=True):
+class Storage(RecordPart, frozen=True):
     adapter_bytes: int
 
 
-class Time(Frozen, frozen=True):
+class Time(RecordPart, frozen=True):
     """Seconds: information, never ranked (a run does not time itself for the ranking).
 
     `tuning` is what a method spends before the training that counts, e.g. on an architecture search.
@@ -151,7 +151,7 @@ class Time(Frozen, frozen=True):
     tuning: float = 0.0
 
 
-class PhaseCost(Frozen, frozen=True):
+class PhaseCost(RecordPart, frozen=True):
     """What one phase of a training took."""
 
     name: str
@@ -162,7 +162,7 @@ class PhaseCost(Frozen, frozen=True):
     seconds: float
 
 
-class Env(Frozen, frozen=True):
+class Env(RecordPart, frozen=True):
     hardware_class: str
     device: str
     torch: str
@@ -177,7 +177,7 @@ class Env(Frozen, frozen=True):
     """What is odd about the data, e.g. that they are JPEG copies of a set without loss."""
 
 
-class RunRecord(Frozen, frozen=True):
+class RunRecord(RecordPart, frozen=True):
     schema_version: int
     run_id: str
     spec: RunSpec
@@ -234,7 +234,7 @@ def decode_record(data: bytes, source: str | Path) -> RunRecord:
     return record
 
 
-R = TypeVar("R", bound=Frozen)
+R = TypeVar("R", bound=RecordPart)
 
 
 def decode_as(kind: type[R], data: bytes, source: str | Path) -> R:
@@ -252,6 +252,6 @@ def decode_as(kind: type[R], data: bytes, source: str | Path) -> R:
         raise PeftmarkError(f"{source} is not a record: {error}") from error
 
 
-def encode_record(record: Frozen) -> bytes:
+def encode_record(record: RecordPart) -> bytes:
     """Indented JSON, for people and for `git diff`."""
     return json.dumps(msgspec.to_builtins(record), indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"

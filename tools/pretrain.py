@@ -328,7 +328,7 @@ def processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def describe(recipe: Recipe, seconds: float, out: Path) -> dict[str, Any]:
+def recipe_table(recipe: Recipe, seconds: float, out: Path) -> dict[str, Any]:
     """What ``recipe.json`` says."""
     model = load_clip(pretrained=False)
     table = json.loads((FOLDER / "atlas.json").read_text(encoding="utf-8"))
@@ -383,7 +383,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     recipe = Recipe(**{name: getattr(arguments, name) for name in defaults if hasattr(arguments, name)})
     seconds = train(recipe, arguments.out)
-    result = describe(recipe, seconds, arguments.out)
+    result = recipe_table(recipe, seconds, arguments.out)
     write_atomically(arguments.out / "recipe.json", lambda path: path.write_text(json.dumps(result, indent=1) + "\n"))
     log.info(json.dumps(result["zero_shot"], indent=1))
     if arguments.install:

@@ -14,7 +14,7 @@ from ...errors import PeftmarkError
 from ...methods import make_method
 from ...registry import METHODS
 from ...results import CostSpec, check_recordable
-from .suite import ProfileBlock, Suite
+from .suite import Suite, SuiteProfiles
 
 CLIP_LENGTH = 8
 """Frames of the clips on which a video method is profiled."""
@@ -30,16 +30,16 @@ def suite_costs(
     """With methods and backbones of a request's own, the profiles of the suite's batches and variants on those."""
     wanted = [name for pattern in methods for name in METHODS.expand(pattern)]
     specs = []
-    for block in suite.profiles:
-        selected = block.selected()
+    for profiles in suite.profiles:
+        selected = profiles.selected()
         if wanted:
             listed = {method for method, _ in selected}
             others = [
                 name for name in wanted if name not in listed and "image" in METHODS.entry(name).metadata["tracks"]
             ]
             selected = [(name, config) for name, config in selected if name in wanted] + [(n, {}) for n in others]
-        for backbone in backbones or block.backbones:
-            specs += cost_specs(backbone, selected, block, settings, hardware_class)
+        for backbone in backbones or profiles.backbones:
+            specs += cost_specs(backbone, selected, profiles, settings, hardware_class)
     return list({spec.cost_id: spec for spec in specs}.values())
 
 
@@ -51,11 +51,11 @@ def main_track(method: str) -> str:
 def cost_specs(
     backbone: str,
     methods: Sequence[tuple[str, Mapping[str, Any]]],
-    block: ProfileBlock,
+    profiles: SuiteProfiles,
     settings: Mapping[str, Any],
     hardware_class: str | None,
 ) -> list[CostSpec]:
-    """What the methods cost on a backbone, in every variant of the block.
+    """What the methods cost on a backbone, in each of their variants.
 
     Args:
         hardware_class: of what they are measured on; None where they are estimated only.
@@ -66,7 +66,7 @@ def cost_specs(
     with torch.device("meta"):
         anatomy = find_backbone(backbone).build(pretrained=False)
     specs = []
-    for variant in block.variants:
+    for variant in profiles.variants:
         for name, config in methods:
             made = make_method(name, {**config, **settings})
             check_recordable(f"method {name!r}", made.config())
@@ -74,8 +74,8 @@ def cost_specs(
                 "method": {"name": METHODS.canonical(name), "version": made.version, "config": made.config()},
                 "backbone": anatomy.name,
                 "input_shape": (*([CLIP_LENGTH] * (main_track(name) == "video")), *anatomy.input.shape),
-                "num_classes": block.num_classes,
-                "batch_size": block.batch_size,
+                "num_classes": profiles.num_classes,
+                "batch_size": profiles.batch_size,
                 "hardware_class": hardware_class,
                 **variant,
             }

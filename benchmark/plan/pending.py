@@ -14,7 +14,7 @@ from .runs import Spec
 
 
 @dataclass(frozen=True)
-class Pending:
+class PlanState:
     """A plan held against a results folder."""
 
     todo: list[Spec]
@@ -29,8 +29,8 @@ class Pending:
 EXISTING = ("skip", "retry", "overwrite")
 
 
-def pending(specs: Sequence[Spec], store: Store, existing: str) -> Pending:
-    """What remains to be done.
+def plan_state(specs: Sequence[Spec], store: Store, existing: str) -> PlanState:
+    """What of a plan a results folder holds, and what remains to be done.
 
     Args:
         existing: ``skip`` counts ok, unsupported, oom, diverged and timeout as finished, ``retry`` only ok,
@@ -52,7 +52,7 @@ def pending(specs: Sequence[Spec], store: Store, existing: str) -> Pending:
             todo.append(spec)
             if path is not None:
                 places[spec.id] = path
-    return Pending(todo, done, damaged, places)
+    return PlanState(todo, done, damaged, places)
 
 
 def _status(spec: Spec, path: Path) -> str:

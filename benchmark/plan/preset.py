@@ -62,7 +62,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 return Settings(protocol=recipe.protocol | own.protocol, config=recipe.config | own.config)
         return None
 
-    def describe(self) -> str:
+    def summary(self) -> str:
         """Where it is from and what it leaves out, in a line."""
         return (
             f"faithful preset of {self.method}, after {self.repository}; not expressed: {'; '.join(self.not_expressed)}"

@@ -30,7 +30,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         final_training: what the model that is tested is trained on. After ``train+validation`` no validation figure is
             left; what a method chooses before (a phase of search) it chooses on the validation split, trained on train.
         precision: of training and evaluation; ``bfloat16`` is autocast.
-        frozen_dtype: what the matrices that do not train are held in (see `backbones.frozen.hold`).
+        frozen_dtype: what the matrices that do not train are held in (see `backbones.anatomy.quantized.hold`).
         gradient_checkpointing: whether the backward pass computes a block's activations again.
         learning_rates: by method family; a family that is not listed gets `default_learning_rate`.
         method_learning_rates: by method, for those that their family's rate does not fit.

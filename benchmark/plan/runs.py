@@ -146,7 +146,7 @@ def _with_presets(pairs: Sequence[Pair], request: Request) -> tuple[list[tuple[P
         method, tasks = next(iter(without.items()))
         has = f"its recipes are for {_tasks_of(method)}" if method in presets else f"there are {', '.join(presets)}"
         raise PeftmarkError(f"no faithful preset of {method} for {tasks[0]}: {has}")
-    notes = [presets[method].describe() for method in dict.fromkeys(pair[2] for pair, _ in prepared)]
+    notes = [presets[method].summary() for method in dict.fromkeys(pair[2] for pair, _ in prepared)]
     if without:
         left_out = ", ".join(f"{name} ({_number(set(tasks))})" for name, tasks in without.items())
         notes.append(f"not run, since there is no faithful preset: {left_out}")

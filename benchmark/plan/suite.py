@@ -13,8 +13,8 @@ from ...errors import PeftmarkError
 from ...registry import METHODS, TASKS, Entry, Registry
 
 
-class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[[runs]]``: every method of the block on every task of the block.
+class SuiteRuns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[runs]]``: every method of the table on every task of the table.
 
     Attributes:
         methods: names, wildcards on ``name`` or ``family/name`` (which select among the methods of the tasks' track),
@@ -28,11 +28,11 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     exclude: list[str] = []
 
 
-class ProfileBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[[profiles]]``: what every method of the block costs on every backbone of the block, in every variant.
+class SuiteProfiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[profiles]]``: what every method of the table costs on every backbone of the table, in every variant.
 
     Attributes:
-        methods, exclude: as of a `Block`; wildcards select among the methods of the image track.
+        methods, exclude: as of a `SuiteRuns`; wildcards select among the methods of the image track.
         variants: tables of ``precision``, ``frozen_dtype`` and ``gradient_checkpointing``; an empty one is the plain
             float32 step.
     """
@@ -45,7 +45,7 @@ class ProfileBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     variants: list[dict[str, Any]] = msgspec.field(default_factory=lambda: [{}])
 
     def selected(self) -> list[tuple[str, dict[str, Any]]]:
-        """(method, config) of the block, in the file's order."""
+        """(method, config) of the table, in the file's order."""
         exclude = {name for pattern in self.exclude for name in METHODS.expand(pattern)}
         return [pair for item in self.methods for pair in _methods(item, "image", exclude)]
 
@@ -62,8 +62,8 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     protocol: str = ""
     preset: Literal["", "faithful"] = ""
     seeds: tuple[int, ...] = (0,)
-    runs: list[Block] = []
-    profiles: list[ProfileBlock] = []
+    runs: list[SuiteRuns] = []
+    profiles: list[SuiteProfiles] = []
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -79,13 +79,13 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             PeftmarkError: where a name is unknown or a wildcard matches nothing.
         """
         pairs = []
-        for block in self.runs:
-            exclude = {name for pattern in block.exclude for name in METHODS.expand(pattern)}
-            for task in (name for pattern in block.tasks for name in TASKS.expand(pattern)):
+        for runs in self.runs:
+            exclude = {name for pattern in runs.exclude for name in METHODS.expand(pattern)}
+            for task in (name for pattern in runs.tasks for name in TASKS.expand(pattern)):
                 track = TASKS.entry(task).metadata["track"]
-                for item in block.methods:
+                for item in runs.methods:
                     for method, config in _methods(item, track, exclude):
-                        pairs.append((block.backbone, task, method, config))
+                        pairs.append((runs.backbone, task, method, config))
         return pairs
 
 

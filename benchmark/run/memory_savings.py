@@ -41,7 +41,7 @@ def checkpointed(anatomy: Anatomy, enabled: bool = True) -> Iterator[None]:
 
 
 def hold_frozen(model: AdaptedModel, dtype: str) -> None:
-    """Hold the matrices of the backbone that do not train in `dtype` (see `backbones.frozen.hold`), in place.
+    """Hold the backbone's matrices that do not train in `dtype`, in place (see `backbones.anatomy.quantized.hold`).
 
     Biases, norms and embeddings stay in float32, and so does what the method inserted.
     """

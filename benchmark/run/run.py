@@ -237,7 +237,7 @@ def deviation(spec: RunSpec) -> str | None:
     changed = ", ".join(f"{key}={value}" for key, value in sorted(spec.protocol.overrides.items()))
     preset = load_presets().get(spec.method.name)
     if spec.protocol.faithful and preset is not None:
-        return preset.describe()  # the same for all of its tasks; what is set for one is in the spec
+        return preset.summary()  # the same for all of its tasks; what is set for one is in the spec
     return f"protocol {spec.protocol.name}-v{spec.protocol.version} with {changed}" if changed else None
 
 

@@ -18,33 +18,33 @@ from typing import Any, Literal
 from ...results import FAITHFUL, RunRecord, canonical_json
 from ..configurations import anchor, common_config, common_settings, differences, grouped
 from ..costs.sheet import CostRow, Efficiency
-from ..entries import GROUPS, TRACKS, Catalogue, Entry, place
 from ..formatting import exact, figure, plain, spread
+from ..subjects import GROUPS, TRACKS, Subject, Subjects, place
 from ..summary import Summary, mean_over_tasks, ranks
 from .table import Board, Cell, Column, Figure, Group, Parameters, Row, Scale, State, Table, TaskColumns, Track
 
 _STATES: tuple[State, ...] = ("ranked", "partial", "superseded", "deviation")
 
 
-def make_board(records: Iterable[RunRecord], catalogue: Catalogue, efficiency: Efficiency) -> Board:
+def make_board(records: Iterable[RunRecord], subjects: Subjects, efficiency: Efficiency) -> Board:
     """Sort records into tables and rank their rows; where a row's cost is known, it is put beside it."""
     records = sorted(records, key=_order)
     common = {
         name: common_config(run.spec.method.config for run in runs)
         for name, runs in grouped(records, lambda run: run.spec.method.name).items()
     }
-    defaults = {name: catalogue.methods[name].defaults or config for name, config in common.items()}
+    defaults = {name: subjects.methods[name].defaults or config for name, config in common.items()}
     left_out: dict[str, str] = {}
     tracks = []
-    by_track = grouped(records, lambda run: catalogue.tasks[run.spec.task.name].track)
+    by_track = grouped(records, lambda run: subjects.tasks[run.spec.task.name].track)
     for key in sorted(by_track, key=lambda key: (place(key, tuple(TRACKS)), key)):
         tables = []
         scales = _scales(by_track[key])
-        for runs in _by_table(by_track[key], catalogue, scales):
+        for runs in _by_table(by_track[key], subjects, scales):
             kept, reasons = _comparable(runs)
             left_out |= reasons
             scale = scales[runs[0].spec.task.name]
-            tables.append(_table(key, scale, kept, reasons, catalogue, defaults, efficiency))
+            tables.append(_table(key, scale, kept, reasons, subjects, defaults, efficiency))
         tracks.append(Track(key, TRACKS.get(key, key.replace("_", " ").capitalize()), tables))
     return Board(tracks, left_out)
 
@@ -54,9 +54,9 @@ def _order(run: RunRecord) -> tuple[str, str, str, int, str]:
     return (spec.task.name, spec.backbone.name, spec.method.name, spec.seed, run.run_id)
 
 
-def _section(run: RunRecord, catalogue: Catalogue) -> str:
+def _section(run: RunRecord, subjects: Subjects) -> str:
     """The group of a task whose card says that it is a benchmark by itself; else nothing."""
-    task = catalogue.tasks[run.spec.task.name]
+    task = subjects.tasks[run.spec.task.name]
     return task.family if task.facts.get("own_table") is True else ""
 
 
@@ -70,7 +70,7 @@ def _scales(runs: Sequence[RunRecord]) -> dict[str, Scale]:
     return {run.spec.task.name: known.get(run.spec.task.name, Scale()) for run in runs}
 
 
-def _by_table(runs: Iterable[RunRecord], catalogue: Catalogue, scales: Mapping[str, Scale]) -> list[list[RunRecord]]:
+def _by_table(runs: Iterable[RunRecord], subjects: Subjects, scales: Mapping[str, Scale]) -> list[list[RunRecord]]:
     """One list per backbone, its weights and protocol, section, and what its figures are measured in.
 
     Runs from random weights share the table of the pretrained ones, to compare them with, where those are of one kind.
@@ -82,7 +82,7 @@ def _by_table(runs: Iterable[RunRecord], catalogue: Catalogue, scales: Mapping[s
             run.spec.backbone.name,
             run.spec.protocol.name,
             run.spec.protocol.version,
-            _section(run, catalogue),
+            _section(run, subjects),
             scales[run.spec.task.name],
         ),
     )
@@ -133,14 +133,14 @@ def _table(
     scale: Scale,
     runs: list[RunRecord],
     reasons: Mapping[str, str],
-    catalogue: Catalogue,
+    subjects: Subjects,
     defaults: Mapping[str, Mapping[str, Any]],
     efficiency: Efficiency,
 ) -> Table:
     spec = runs[0].spec
-    backbone = catalogue.backbones[spec.backbone.name]
+    backbone = subjects.backbones[spec.backbone.name]
     weights = tuple(sorted({run.spec.backbone.weights for run in runs}))
-    section = _section(runs[0], catalogue)
+    section = _section(runs[0], subjects)
     of_scale = () if scale == Scale() else (scale.unit, scale.higher_is_better)
     identity = (
         *(track, backbone.name, *weights, spec.protocol.name, spec.protocol.version),
@@ -149,8 +149,8 @@ def _table(
     )
     sheet = efficiency.main_sheet(backbone.name)
     costs = sheet.by_method if sheet else {}
-    rows = _rows(runs, identity, catalogue, defaults, _size(runs, backbone), costs)
-    mean, groups = _columns(runs, rows, catalogue, scale)
+    rows = _rows(runs, identity, subjects, defaults, _size(runs, backbone), costs)
+    mean, groups = _columns(runs, rows, subjects, scale)
     counted = [task.task.name for group in groups for task in group.tasks if task.counts]
     for row in rows:
         covered = [name for name in counted if name in row.cells and row.cells[name].complete]
@@ -177,7 +177,7 @@ def _table(
     )
 
 
-def _size(runs: Iterable[RunRecord], backbone: Entry) -> float | None:
+def _size(runs: Iterable[RunRecord], backbone: Subject) -> float | None:
     """A backbone's own parameters: as its card says, or those of the smallest model without its head built on it."""
     without_head = [
         run.params.total - run.params.trainable + run.params.trainable_without_head for run in runs if run.params
@@ -188,7 +188,7 @@ def _size(runs: Iterable[RunRecord], backbone: Entry) -> float | None:
 def _rows(
     runs: Sequence[RunRecord],
     table: tuple[Any, ...],
-    catalogue: Catalogue,
+    subjects: Subjects,
     defaults: Mapping[str, Mapping[str, Any]],
     size: float | None,
     costs: Mapping[tuple[str, int, bytes], CostRow],
@@ -224,7 +224,7 @@ def _rows(
         rows.append(
             Row(
                 key=anchor("row", *table, name, version, config.decode(), trial, random, deviation),
-                method=catalogue.methods[name],
+                method=subjects.methods[name],
                 version=version,
                 config=settings,
                 differences=() if faithful else differences(settings, defaults[name]),
@@ -248,7 +248,7 @@ def _parameters(runs: Iterable[RunRecord], size: float | None) -> Parameters | N
 
 
 def _columns(
-    runs: Sequence[RunRecord], rows: Sequence[Row], catalogue: Catalogue, scale: Scale
+    runs: Sequence[RunRecord], rows: Sequence[Row], subjects: Subjects, scale: Scale
 ) -> tuple[Column | None, tuple[Group, ...]]:
     """The overall mean, where there is more than one task, and the tasks in their groups."""
     versions = {run.spec.task.name: run.spec.task.version for run in runs}
@@ -265,7 +265,7 @@ def _columns(
     mean = column("mean", "Mean", f"unweighted mean over {len(standard)} tasks") if len(standard) > 1 else None
     names: defaultdict[str, list[str]] = defaultdict(list)
     for name in sorted(versions):
-        names[catalogue.tasks[name].family].append(name)
+        names[subjects.tasks[name].family].append(name)
     groups = []
     for group in sorted(names, key=lambda group: (place(group, GROUPS), group)):
         members = names[group]
@@ -274,7 +274,7 @@ def _columns(
         tasks: list[TaskColumns] = []
         for name in members:
             metric, parts = _parts([run for run in runs if run.spec.task.name == name])
-            task = catalogue.tasks[name]
+            task = subjects.tasks[name]
             chance = f", chance {figure(task.chance)}" if task.chance is not None else ""
             label, starts = (metric if parts else task.short), bool(parts) or not (tasks or group_mean)
             headline = column("task", label, f"{name}: {metric} in {scale.unit}{chance}", starts)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ...results import RunRecord
 from ...results.published import PublishedFigure
 from ..costs.sheet import CostRow, Shape
-from ..entries import Entry, families_in_order, slug
+from ..subjects import Subject, families_in_order, slug
 from ..summary import Summary, summarize
 
 State = Literal["ranked", "partial", "deviation", "superseded"]
@@ -44,7 +44,7 @@ class Scale:
 class TaskColumns:
     """A task's headline column, and one for each part of it (base and new classes, say)."""
 
-    task: Entry
+    task: Subject
     version: int
     headline: Column
     parts: tuple[Column, ...]
@@ -136,7 +136,7 @@ class Row:
 
     key: str
     """Unique in the site."""
-    method: Entry
+    method: Subject
     version: int
     config: dict[str, Any]
     differences: tuple[str, ...]
@@ -171,7 +171,7 @@ class Table:
     key: str
     """Unique in the site."""
     track: str
-    backbone: Entry
+    backbone: Subject
     weights: tuple[str, ...]
     protocol: str
     protocol_version: int

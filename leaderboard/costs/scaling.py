@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 
 from ..configurations import grouped
-from ..entries import Entry, families_in_order, slug
-from .sheet import CostRow, Efficiency, Shape, Sheet
+from ..subjects import Subject, families_in_order, slug
+from .sheet import CostRow, CostSheet, Efficiency, Shape
 
 SIZES = (
     "atto", "femto", "pico", "nano", "zepto", "tiny", "ti", "xsmall", "xs", "small", "s", "little", "medium", "mediumd",
@@ -101,10 +101,10 @@ def fit(points: Sequence[tuple[float, float]]) -> Fit | None:
 
 
 @dataclass(frozen=True)
-class Curve:
+class CostsBySize:
     """One configuration's costs along a ladder."""
 
-    method: Entry
+    method: Subject
     label: str
     points: dict[str, list[tuple[float, float]]]
     """Backbone's parameters and cost, by quantity."""
@@ -120,7 +120,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Rung:
-    sheet: Sheet
+    sheet: CostSheet
     size: int
     """Parameters of the bare backbone."""
 
@@ -132,16 +132,16 @@ class Ladder:
     rungs: list[Rung]
     left_out: list[str]
     """Backbones of a size that another one stands for."""
-    curves: list[Curve]
+    configurations: list[CostsBySize]
 
     @property
     def fitted(self) -> bool:
-        """Whether any curve has points enough."""
-        return any(fit for curve in self.curves for fit in curve.fits.values())
+        """Whether any configuration has points enough."""
+        return any(fit for costs in self.configurations for fit in costs.fits.values())
 
     @property
     def families(self) -> list[tuple[str, str]]:
-        return families_in_order((curve.method.family, curve.method.colour) for curve in self.curves)
+        return families_in_order((costs.method.family, costs.method.colour) for costs in self.configurations)
 
     @property
     def anchor(self) -> str:
@@ -158,20 +158,20 @@ def make_ladders(efficiency: Efficiency) -> list[Ladder]:
     for (ladder, shape), group in sorted(grouped(named, lambda item: (item[1].ladder, item[0].shape)).items()):
         chosen, left_out = _one_a_size(group)
         rungs = sorted((Rung(sheet, sheet.size or 0) for sheet in chosen), key=lambda rung: rung.size)
-        curves = _curves(rungs)
-        if curves:
-            ladders.append(Ladder(ladder, shape, rungs, left_out, curves))
+        configurations = _by_size(rungs)
+        if configurations:
+            ladders.append(Ladder(ladder, shape, rungs, left_out, configurations))
     return ladders
 
 
-def by_ladder(efficiency: Efficiency) -> dict[str, list[Sheet]]:
+def by_ladder(efficiency: Efficiency) -> dict[str, list[CostSheet]]:
     """The backbones' main sheets by ladder, the smallest first."""
     sheets = [sheet for name in efficiency.by_backbone if (sheet := efficiency.main_sheet(name))]
     sheets.sort(key=lambda sheet: (parse_name(sheet.backbone.name).ladder, sheet.size or 0, sheet.backbone.name))
     return grouped(sheets, lambda sheet: parse_name(sheet.backbone.name).ladder)
 
 
-def _one_a_size(group: Iterable[tuple[Sheet, ArchitectureName]]) -> tuple[list[Sheet], list[str]]:
+def _one_a_size(group: Iterable[tuple[CostSheet, ArchitectureName]]) -> tuple[list[CostSheet], list[str]]:
     """Of several backbones of one size, that whose patch most of the ladder has: else a ladder would go two ways."""
     group = list(group)
     common = Counter(name.patch for _, name in group)
@@ -185,8 +185,8 @@ def _one_a_size(group: Iterable[tuple[Sheet, ArchitectureName]]) -> tuple[list[S
     return chosen, sorted(left_out)
 
 
-def _curves(rungs: Sequence[Rung]) -> list[Curve]:
-    """Of plain rows; those that succeed on one size only have no curve."""
+def _by_size(rungs: Sequence[Rung]) -> list[CostsBySize]:
+    """Of plain rows; those that succeed on one size only are left out."""
     points: dict[tuple[str, int, bytes], tuple[CostRow, dict[str, list[tuple[float, float]]]]] = {}
     for rung in rungs:
         for identity, row in rung.sheet.by_method.items():
@@ -194,12 +194,12 @@ def _curves(rungs: Sequence[Rung]) -> list[Curve]:
             if row.superseded or not row.peak or not compute:
                 continue
             _, costs = points.setdefault(identity, (row, {quantity: [] for quantity in QUANTITIES}))
-            found = {
+            by_quantity = {
                 "memory": row.peak,
                 "forward": compute.forward_flops_per_image,
                 "train": compute.train_step_flops,
             }
-            for quantity, cost in found.items():
+            for quantity, cost in by_quantity.items():
                 costs[quantity].append((float(rung.size), float(max(cost, 1))))  # nothing has no logarithm
-    curves = [Curve(row.method, row.label, costs) for row, costs in points.values() if len(costs["memory"]) > 1]
-    return sorted(curves, key=lambda curve: curve.label)
+    found = [CostsBySize(row.method, row.label, costs) for row, costs in points.values() if len(costs["memory"]) > 1]
+    return sorted(found, key=lambda configuration: configuration.label)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...results import CostRecord, CostSpec, Memory, canonical_json
 from ..configurations import grouped
-from ..entries import Entry, families_in_order
+from ..subjects import Subject, families_in_order
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "inputs")
 """Of the memory at a training step's peak, in the order of `results.MemoryBreakdown`."""
@@ -28,23 +28,23 @@ class Shape:
 
 
 @dataclass(frozen=True, order=True)
-class Variant:
-    """What saves memory whatever the method."""
+class MemorySettings:
+    """What saves memory whatever the method: a `CostSpec`'s settings of that kind."""
 
     frozen_dtype: str = "float32"
     gradient_checkpointing: bool = False
     precision: str = "float32"
 
     @classmethod
-    def of(cls, spec: CostSpec) -> Variant:
+    def of(cls, spec: CostSpec) -> MemorySettings:
         return cls(spec.frozen_dtype, spec.gradient_checkpointing, spec.precision)
 
     @property
     def plain(self) -> bool:
-        return self == Variant()
+        return self == MemorySettings()
 
     @property
-    def order(self) -> tuple[int, Variant]:
+    def order(self) -> tuple[int, MemorySettings]:
         """The fewer departures from the plain one, the earlier."""
         return (len(self.badges), self)
 
@@ -58,11 +58,11 @@ class Variant:
 
 @dataclass(eq=False)  # full fine-tuning is compared with itself
 class CostRow:
-    """One configuration of one method in one variant, with its records on whatever hardware."""
+    """One configuration of one method with some memory settings, and its records on whatever hardware."""
 
     key: str
     """Unique in the site."""
-    method: Entry
+    method: Subject
     version: int
     config: dict[str, Any]
     differences: tuple[str, ...]
@@ -70,7 +70,7 @@ class CostRow:
     superseded: bool
     """Whether the sheet holds a newer version of the method."""
     badges: tuple[str, ...]
-    variant: Variant
+    settings: MemorySettings
     record: CostRecord
     """That of the counts and the estimate: without hardware where there is one, any other that succeeded else."""
     measured: tuple[CostRecord, ...]
@@ -78,7 +78,7 @@ class CostRow:
     full: CostRow | None = field(default=None, repr=False)
     """Full fine-tuning to compare with."""
     plain: CostRow | None = None
-    """The same configuration without the variant; None of a row that is plain itself."""
+    """The same configuration with the plain settings; None of a row that is plain itself."""
 
     @property
     def label(self) -> str:
@@ -125,7 +125,7 @@ class CostRow:
     @property
     def searched(self) -> str:
         """What a filter finds the row by."""
-        words = [self.label, self.method.family, self.record.status, *(["plain"] if self.variant.plain else [])]
+        words = [self.label, self.method.family, self.record.status, *(["plain"] if self.settings.plain else [])]
         return " ".join(words).lower()
 
     @property
@@ -185,11 +185,11 @@ class HardwareTable:
 
 
 @dataclass
-class Sheet:
+class CostSheet:
     """All costs on one backbone for one input."""
 
     key: str
-    backbone: Entry
+    backbone: Subject
     size: int | None
     """The bare backbone's parameters."""
     shape: Shape
@@ -202,8 +202,9 @@ class Sheet:
         return max((row.peak for row in self.rows if row.peak), default=1)
 
     @property
-    def variants(self) -> bool:
-        return any(not row.variant.plain for row in self.rows)
+    def has_memory_settings(self) -> bool:
+        """Whether there is any row but plain ones."""
+        return any(not row.settings.plain for row in self.rows)
 
     @property
     def failed(self) -> list[CostRow]:
@@ -217,14 +218,14 @@ class Sheet:
     @cached_property
     def by_method(self) -> Mapping[tuple[str, int, bytes], CostRow]:
         """The plain rows, by what joins them to runs."""
-        return {row.identity: row for row in self.rows if row.variant.plain}
+        return {row.identity: row for row in self.rows if row.settings.plain}
 
 
 @dataclass(frozen=True)
 class Overview:
     """The main sheets side by side: a row for each plain configuration, a cell for each backbone."""
 
-    sheets: list[Sheet]
+    sheets: list[CostSheet]
     rows: list[tuple[CostRow, list[CostRow | None]]]
     """One of the configuration's rows, to name it, and its row in each sheet."""
 
@@ -235,21 +236,21 @@ class Overview:
 
 @dataclass(frozen=True)
 class Efficiency:
-    sheets: list[Sheet]
+    sheets: list[CostSheet]
 
     @cached_property
-    def by_backbone(self) -> Mapping[str, list[Sheet]]:
+    def by_backbone(self) -> Mapping[str, list[CostSheet]]:
         return grouped(self.sheets, lambda sheet: sheet.backbone.name)
 
-    def main_sheet(self, backbone: str) -> Sheet | None:
+    def main_sheet(self, backbone: str) -> CostSheet | None:
         """The one of several inputs that has most plain rows; of equals the smallest input."""
         sheets = self.by_backbone.get(backbone, [])
         return min(sheets, key=lambda sheet: (-len(sheet.by_method), sheet.shape), default=None)
 
-    def of_method(self, name: str) -> list[tuple[Sheet, CostRow]]:
+    def of_method(self, name: str) -> list[tuple[CostSheet, CostRow]]:
         return [(sheet, row) for sheet in self.sheets for row in sheet.rows if row.method.name == name]
 
-    def overview(self, sheets: list[Sheet]) -> Overview:
+    def overview(self, sheets: list[CostSheet]) -> Overview:
         """Main sheets side by side, in the order given."""
         known: dict[tuple[str, int, bytes], CostRow] = {}
         for sheet in sheets:

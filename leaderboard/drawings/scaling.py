@@ -10,7 +10,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from ..costs.scaling import Curve, Ladder
+from ..costs.scaling import CostsBySize, Ladder
 from ..formatting import count, size
 from .svg import COLOURS, MARKERS, inline, plain_axes, style
 
@@ -28,11 +28,11 @@ _LONGEST = 30
 def scaling_chart(ladder: Ladder, quantity: str) -> str:
     """The SVG element: every method in grey in each chart, those of the chart's family in its colour, with names."""
     families = ladder.families
-    of_family = {family: [c for c in ladder.curves if c.method.family == family] for family, _ in families}
+    of_family = {family: [c for c in ladder.configurations if c.method.family == family] for family, _ in families}
     down = math.ceil(len(families) / _ACROSS)
     across = min(_ACROSS, len(families))
-    height = max(1.9, _LINE * max(len(curves) for curves in of_family.values())) + 0.55
-    names = 0.35 + _CHARACTER * max(len(_shortened(curve.label)) for curve in ladder.curves)
+    height = max(1.9, _LINE * max(len(members) for members in of_family.values())) + 0.55
+    names = 0.35 + _CHARACTER * max(len(_shortened(costs.label)) for costs in ladder.configurations)
     width = _LEFT + across * (_WIDTH + names)
     with style():
         drawing = Figure(figsize=(width, height * down))
@@ -51,14 +51,14 @@ def scaling_chart(ladder: Ladder, quantity: str) -> str:
             # the last chart of each column carries the axis, though an unused place may be below it
             axes.tick_params(which="both", labelbottom=number + across >= len(families), labelleft=number % across == 0)
             axes.set_title(family, loc="left", fontsize=9, color=COLOURS[f"family-{colour}"], fontweight="bold")
-            for curve in ladder.curves:
-                if curve.method.family != family:
+            for costs in ladder.configurations:
+                if costs.method.family != family:
                     axes.plot(
-                        *zip(*curve.points[quantity], strict=True), color=COLOURS["rule"], linewidth=0.7, zorder=1
+                        *zip(*costs.points[quantity], strict=True), color=COLOURS["rule"], linewidth=0.7, zorder=1
                     )
-            for curve in of_family[family]:
+            for costs in of_family[family]:
                 axes.plot(
-                    *zip(*curve.points[quantity], strict=True), color=COLOURS[f"family-{colour}"], linewidth=1.1,
+                    *zip(*costs.points[quantity], strict=True), color=COLOURS[f"family-{colour}"], linewidth=1.1,
                     marker=MARKERS[colour], markersize=3, markeredgewidth=0, zorder=2,
                 )  # fmt: skip
         drawing.draw_without_rendering()
@@ -70,7 +70,7 @@ def scaling_chart(ladder: Ladder, quantity: str) -> str:
 def _axes(axes: Axes, ladder: Ladder, quantity: str, unit: Callable[[int], str]) -> None:
     """Logarithmic ones, a tick at each backbone; shared by all charts."""
     sizes = [rung.size for rung in ladder.rungs]
-    values = [value for curve in ladder.curves for _, value in curve.points[quantity]]
+    values = [value for costs in ladder.configurations for _, value in costs.points[quantity]]
     axes.set_xscale("log")
     axes.set_yscale("log")
     margin = max(1.05, (max(sizes) / min(sizes)) ** 0.04)
@@ -114,11 +114,13 @@ def _ticks(low: float, high: float) -> list[float]:
     return [tick for power in decades for step in steps if low <= (tick := step * 10.0**power) <= high]
 
 
-def _label(axes: Axes, curves: Sequence[Curve], quantity: str, colour: str) -> None:
-    """Names right of the chart at the height of their curves' ends, moved apart where they would cover each other."""
+def _label(axes: Axes, configurations: Sequence[CostsBySize], quantity: str, colour: str) -> None:
+    """Names right of the chart at the height of their lines' ends, moved apart where they would cover each other."""
     box = axes.get_window_extent()
     line = _LINE * axes.figure.dpi
-    ends = sorted((float(axes.transData.transform(curve.points[quantity][-1])[1]), curve.label) for curve in curves)
+    ends = sorted(
+        (float(axes.transData.transform(costs.points[quantity][-1])[1]), costs.label) for costs in configurations
+    )
     heights = spread_out([height for height, _ in ends], line, box.y0, box.y1)
     for height, (end, label) in zip(heights, ends, strict=True):
         start, to = ((y - box.y0) / box.height for y in (end, height))

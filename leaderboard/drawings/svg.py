@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..entries import FAMILIES
+from ..subjects import FAMILIES
 
 COLOURS = {
     "ink": "#010203",

@@ -21,11 +21,11 @@ from .. import formatting
 from ..accuracy.published import METRICS, Published
 from ..accuracy.table import Board, Row, Table
 from ..costs.scaling import MIN_SIZES, QUANTITIES, Ladder, by_ladder, make_ladders, size_word
-from ..costs.sheet import PARTS, Efficiency, Overview, Sheet
-from ..drawings.curves import chosen_variant, loss_curve, mean_variants, variant_curve
+from ..costs.sheet import PARTS, CostSheet, Efficiency, Overview
+from ..drawings.line_plots import chosen_variant, loss_plot, mean_variants, variant_plot
 from ..drawings.scaling import scaling_chart
 from ..drawings.scatter import Point, scatter
-from ..entries import FAMILIES, GROUPS, Catalogue, Entry, families_in_order, place
+from ..subjects import FAMILIES, GROUPS, Subject, Subjects, families_in_order, place
 from .command import reproduce
 
 _HERE = Path(__file__).parent.parent
@@ -37,7 +37,7 @@ class Site:
 
     board: Board
     efficiency: Efficiency
-    catalogue: Catalogue
+    subjects: Subjects
     records: Sequence[RunRecord]
     costs: Sequence[CostRecord]
     problems: Sequence[str]
@@ -77,7 +77,7 @@ class Site:
     @property
     def embedded(self) -> bool:
         """Whether any task is of the embedded suite, which needs a word of caution."""
-        return any(name.startswith("embedded/") for name in self.catalogue.tasks)
+        return any(name.startswith("embedded/") for name in self.subjects.tasks)
 
     @cached_property
     def rows(self) -> Mapping[str, list[tuple[Table, Row]]]:
@@ -103,7 +103,7 @@ class Site:
         return make_ladders(self.efficiency)
 
     @cached_property
-    def sheets_by_ladder(self) -> Mapping[str, list[Sheet]]:
+    def sheets_by_ladder(self) -> Mapping[str, list[CostSheet]]:
         return by_ladder(self.efficiency)
 
     @cached_property
@@ -127,12 +127,12 @@ def write_site(site: Site, folder: Path) -> None:
         target.write_text(text, encoding="utf-8")
 
     shutil.copytree(_HERE / "static", folder / "static", ignore=shutil.ignore_patterns("__pycache__"))
-    for entry in site.catalogue.tasks.values():
-        _copy_picture(entry, folder)
+    for subject in site.subjects.tasks.values():
+        _copy_picture(subject, folder)
 
     if site.records:
         page("index.html", "index.html.j2", plots=_plots(site.board))
-        page("tasks.html", "tasks.html.j2", families=_by_family(site.catalogue.tasks))
+        page("tasks.html", "tasks.html.j2", families=_by_family(site.subjects.tasks))
         page("runs.html", "runs.html.j2")
         page("published.html", "published.html.j2", metrics=METRICS)
     else:
@@ -142,10 +142,10 @@ def write_site(site: Site, folder: Path) -> None:
     if site.ladders:
         charts = {ladder.anchor: {q: Markup(scaling_chart(ladder, q)) for q in QUANTITIES} for ladder in site.ladders}
         page("scaling.html", "scaling.html.j2", charts=charts)
-    page("methods.html", "methods.html.j2", families=_by_family(site.catalogue.methods))
-    page("backbones.html", "backbones.html.j2", families=_by_family(site.catalogue.backbones))
+    page("methods.html", "methods.html.j2", families=_by_family(site.subjects.methods))
+    page("backbones.html", "backbones.html.j2", families=_by_family(site.subjects.backbones))
     for name, sheets in site.efficiency.by_backbone.items():
-        backbone = site.catalogue.backbones[name]
+        backbone = site.subjects.backbones[name]
         page(
             f"efficiency/{backbone.slug}.html",
             "costs.html.j2",
@@ -156,21 +156,21 @@ def write_site(site: Site, folder: Path) -> None:
     for cost in site.costs:
         (folder / "costs").mkdir(exist_ok=True)
         (folder / "costs" / f"{cost.cost_id}.json").write_bytes(encode_record(cost))
-    for method in site.catalogue.methods.values():
+    for method in site.subjects.methods.values():
         page(f"methods/{method.slug}.html", "method.html.j2", method=method)
     for run in site.records:
-        method = site.catalogue.methods[run.spec.method.name]
+        method = site.subjects.methods[run.spec.method.name]
         page(
             f"runs/{run.run_id}.html",
             "run.html.j2",
             run=run,
             method=method,
-            task=site.catalogue.tasks[run.spec.task.name],
-            backbone=site.catalogue.backbones[run.spec.backbone.name],
+            task=site.subjects.tasks[run.spec.task.name],
+            backbone=site.subjects.backbones[run.spec.backbone.name],
             position=site.board.positions.get(run.run_id),
             command=reproduce(run.spec, method.defaults),
             spec=msgspec.json.format(msgspec.json.encode(run.spec), indent=2).decode(),
-            curve=loss_curve(run.quality.curve) if run.quality else None,
+            curve=loss_plot(run.quality.curve) if run.quality else None,
         )
         (folder / "runs" / f"{run.run_id}.json").write_bytes(encode_record(run))
 
@@ -189,17 +189,17 @@ def _environment() -> jinja2.Environment:
         formatting.memory, formatting.signed,
     )  # fmt: skip
     environment.globals.update(
-        chosen_variant=chosen_variant, mean_variants=mean_variants, variant_curve=variant_curve, size_word=size_word,
+        chosen_variant=chosen_variant, mean_variants=mean_variants, variant_plot=variant_plot, size_word=size_word,
         PARTS=PARTS, MIN_SIZES=MIN_SIZES,
     )  # fmt: skip
     environment.filters.update({each.__name__: each for each in filters})
     return environment
 
 
-def _copy_picture(entry: Entry, folder: Path) -> None:
-    if entry.picture is not None:
+def _copy_picture(subject: Subject, folder: Path) -> None:
+    if subject.picture is not None:
         (folder / "pictures").mkdir(exist_ok=True)
-        shutil.copyfile(entry.picture, folder / "pictures" / entry.picture_name)
+        shutil.copyfile(subject.picture, folder / "pictures" / subject.picture_name)
 
 
 def _plots(board: Board) -> dict[str, Markup]:
@@ -221,9 +221,9 @@ def _plots(board: Board) -> dict[str, Markup]:
     return plots
 
 
-def _by_family(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
-    families: defaultdict[str, list[Entry]] = defaultdict(list)
-    for entry in entries.values():
-        families[entry.family].append(entry)
+def _by_family(subjects: Mapping[str, Subject]) -> dict[str, list[Subject]]:
+    families: defaultdict[str, list[Subject]] = defaultdict(list)
+    for subject in subjects.values():
+        families[subject.family].append(subject)
     order = (*FAMILIES[:-2], *GROUPS, "open vocabulary", *FAMILIES[-2:])
     return dict(sorted(families.items(), key=lambda item: (place(item[0], order), item[0])))

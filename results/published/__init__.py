@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from ...errors import PeftmarkError
-from ..record import Frozen
+from ..record import RecordPart
 
 _HERE = Path(__file__).parent
 
@@ -28,7 +28,7 @@ Metric = Literal["top1", "top1_last_epoch", "top1_best_on_test", "base", "new", 
 Field = Literal["method", "task", "backbone"]
 
 
-class PublishedFigure(Frozen, frozen=True):
+class PublishedFigure(RecordPart, frozen=True):
     """One published figure.
 
     Attributes:
@@ -60,7 +60,7 @@ class PublishedFigure(Frozen, frozen=True):
         return not self.unaligned and self.metric in ("top1", "top1_last_epoch")
 
 
-class _Benchmark(Frozen, frozen=True):
+class _Benchmark(RecordPart, frozen=True):
     title: str
     tasks: str
     """With {} for the name of a data set."""
@@ -72,7 +72,7 @@ class _Benchmark(Frozen, frozen=True):
     """Data sets of the source that are no task here."""
 
 
-class Names(Frozen, frozen=True):
+class Names(RecordPart, frozen=True):
     """What the sources' names are called in peftmark.
 
     Attributes:

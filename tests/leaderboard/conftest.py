@@ -15,8 +15,8 @@ from peftmark.leaderboard import build_board
 from peftmark.leaderboard.accuracy.build import make_board
 from peftmark.leaderboard.accuracy.table import Board, Row, Table
 from peftmark.leaderboard.costs.build import make_efficiency
-from peftmark.leaderboard.costs.sheet import CostRow, Efficiency, Sheet
-from peftmark.leaderboard.entries import Catalogue
+from peftmark.leaderboard.costs.sheet import CostRow, CostSheet, Efficiency
+from peftmark.leaderboard.subjects import Subjects
 from peftmark.results import (
     BackboneSpec,
     Card,
@@ -278,16 +278,16 @@ class Results:
         write_card(self.root, "tasks", card, PIXEL)
 
     def board(self) -> Board:
-        catalogue = self.catalogue()
-        return make_board(self.records, catalogue, make_efficiency(self.costs, catalogue))
+        subjects = self.subjects()
+        return make_board(self.records, subjects, make_efficiency(self.costs, subjects))
 
-    def catalogue(self) -> Catalogue:
-        return Catalogue(self.root, self.records, self.costs)
+    def subjects(self) -> Subjects:
+        return Subjects(self.root, self.records, self.costs)
 
     def efficiency(self) -> Efficiency:
-        return make_efficiency(self.costs, self.catalogue())
+        return make_efficiency(self.costs, self.subjects())
 
-    def sheet(self) -> Sheet:
+    def sheet(self) -> CostSheet:
         """The only sheet of costs."""
         [sheet] = self.efficiency().sheets
         return sheet

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from peftmark.leaderboard.drawings.curves import chosen_variant, loss_curve, mean_variants, variant_curve
+from peftmark.leaderboard.drawings.line_plots import chosen_variant, loss_plot, mean_variants, variant_plot
 from peftmark.leaderboard.drawings.scatter import Point, scatter
 from peftmark.leaderboard.site.command import reproduce
 from peftmark.results import VariantFigure
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     [
         "summary",
         "formatting",
-        "entries",
+        "subjects",
         "configurations",
         "accuracy.build",
         "costs.scaling",
         "drawings.scatter",
-        "drawings.curves",
+        "drawings.line_plots",
         "drawings.scaling",
         "site.command",
     ],
@@ -53,11 +53,11 @@ def test_curve_leaves_out_what_cannot_be_drawn() -> None:
         {"epoch": 2.0, "train_loss": float("inf")},
         {"epoch": 3.0, "train_loss": 1.0},
     ]
-    curve = loss_curve(entries)
+    curve = loss_plot(entries)
     assert curve is not None and len(curve.points) == 2
     assert (curve.low, curve.high) == (1.0, 3.0)
-    assert loss_curve(entries[:2]) is None
-    assert loss_curve([{"epoch": 1.0, "train_loss": 2.0}, {"epoch": 2.0, "train_loss": 2.0}]) is not None
+    assert loss_plot(entries[:2]) is None
+    assert loss_plot([{"epoch": 1.0, "train_loss": 2.0}, {"epoch": 2.0, "train_loss": 2.0}]) is not None
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,11 @@ def rank(value: int, validation: float | None, test: float) -> VariantFigure:
 
 
 def test_variants_are_drawn_by_their_value() -> None:
-    curve = variant_curve([rank(4, 1.0, 50.0), rank(1, 1.0, 40.0), rank(2, 1.0, 60.0)])
+    curve = variant_plot([rank(4, 1.0, 50.0), rank(1, 1.0, 40.0), rank(2, 1.0, 60.0)])
     assert curve is not None
     assert (curve.x, curve.first, curve.last, curve.low, curve.high) == ("rank", 1, 4, 40.0, 60.0)
     assert curve.points == ((0.0, 150.0), (173.3, 0.0), (520.0, 75.0))
-    assert variant_curve([]) is None
+    assert variant_plot([]) is None
 
 
 def test_the_variant_that_validation_chooses() -> None:

@@ -56,7 +56,7 @@ def test_listing_imports_nothing_heavy() -> None:
         import sys
         from peftmark import METHODS, BACKBONES, TASKS, SUITES
         for registry in (METHODS, BACKBONES, TASKS, SUITES):
-            assert [registry.entry(name).describe() for name in registry.names()]
+            assert [registry.entry(name).as_row() for name in registry.names()]
             assert registry.expand("*")
         heavy = {"torch", "peft", "numpy", "pandas", "timm", "open_clip", "sklearn", "rich"}
         sys.exit(", ".join(sorted(heavy & set(sys.modules))) or None)

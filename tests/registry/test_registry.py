@@ -44,7 +44,7 @@ def registry() -> Registry[Any]:
 def test_register_returns_its_target_and_keeps_what_it_was_told(registry: Registry[Any]) -> None:
     assert registry.register("new", family="f", tracks=("image",))(OtherThing) is OtherThing
     assert registry["new"] is OtherThing
-    described = registry.entry("new").describe()
+    described = registry.entry("new").as_row()
     assert described == {
         "name": "new",
         "family": "f",

@@ -13,7 +13,7 @@ from peftmark.benchmark.measure import profile as module
 from peftmark.benchmark.measure.adapter_file import safetensors_bytes
 from peftmark.benchmark.measure.profile import build, profile
 from peftmark.benchmark.plan.costs import cost_specs
-from peftmark.benchmark.plan.suite import ProfileBlock
+from peftmark.benchmark.plan.suite import SuiteProfiles
 from peftmark.benchmark.run.run import count_parameters
 from peftmark.errors import PeftmarkError
 from peftmark.registry import METHODS
@@ -27,7 +27,7 @@ def spec(method: str, backbone: str = "embedded/vit", **settings: Any) -> CostSp
     config = {key: settings.pop(key) for key in list(settings) if key in ("rank", "keep", "targets")}
     hardware = settings.pop("hardware_class", None)
     sizes = {"batch_size": settings.pop("batch_size", 4), "num_classes": settings.pop("num_classes", 10)}
-    block = ProfileBlock(backbones=[backbone], methods=[method], variants=[settings], **sizes)
+    block = SuiteProfiles(backbones=[backbone], methods=[method], variants=[settings], **sizes)
     (made,) = cost_specs(backbone, [(method, config)], block, {}, hardware)
     return made
 
@@ -123,7 +123,7 @@ def test_video_methods_are_profiled_on_clips() -> None:
     [planned] = cost_specs(
         "embedded/vit",
         [("st_adapter", {})],
-        ProfileBlock(backbones=["embedded/vit"], methods=["st_adapter"], batch_size=2, num_classes=4),
+        SuiteProfiles(backbones=["embedded/vit"], methods=["st_adapter"], batch_size=2, num_classes=4),
         {},
         None,
     )

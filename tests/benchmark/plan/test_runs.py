@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from peftmark import SUITES
-from peftmark.benchmark.plan.pending import EXISTING, pending
+from peftmark.benchmark.plan.pending import EXISTING, plan_state
 from peftmark.benchmark.plan.runs import Request, plan
 from peftmark.benchmark.run.run import failed_record
 from peftmark.errors import PeftmarkError
@@ -208,11 +208,11 @@ def test_what_counts_as_finished(toys_asked: Ask, tmp_path: Path, existing: str,
     store = Store(tmp_path / "results")
     store.root.mkdir()
     (store.root / f"{specs[0].run_id}.json").write_bytes(fail(specs[0], status))
-    work = pending(specs, store, existing)
+    state = plan_state(specs, store, existing)
     finished = existing == "skip" and status in {"unsupported", "oom", "diverged", "timeout"}
-    assert work.todo == specs[1:] if finished else specs
-    assert dict(work.done) == ({status: 1} if finished else {})
-    assert work.damaged == []
+    assert state.todo == specs[1:] if finished else specs
+    assert dict(state.done) == ({status: 1} if finished else {})
+    assert state.damaged == []
     assert (status in FINISHED) == (status not in ("error", "cancelled"))
 
 
@@ -223,7 +223,7 @@ def test_damaged_records_are_run_again(toys_asked: Ask, tmp_path: Path, existing
     (store.root / f"{specs[1].run_id}.json").mkdir(parents=True)
     (store.root / f"{specs[0].run_id}.json").write_bytes(b"{")
     (store.root / f"{specs[2].run_id}.json").write_bytes(fail(specs[1], "oom"))  # a whole record of another run
-    work = pending(specs, store, existing)
-    assert work.todo == specs
-    assert work.damaged == [store.root / f"{spec.run_id}.json" for spec in specs]
-    assert not work.done
+    state = plan_state(specs, store, existing)
+    assert state.todo == specs
+    assert state.damaged == [store.root / f"{spec.run_id}.json" for spec in specs]
+    assert not state.done

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from peftmark.leaderboard.costs.sheet import Shape, Variant
+from peftmark.leaderboard.costs.sheet import MemorySettings, Shape
 
 if TYPE_CHECKING:
     from ..conftest import Results
@@ -176,8 +176,8 @@ def test_the_overview_takes_the_input_with_most_rows(results: Results) -> None:
 
 
 def test_variants_are_named_by_what_departs_from_the_plain_one() -> None:
-    assert Variant().plain and Variant().badges == ()
-    assert Variant("int8", True, "bfloat16").badges == ("bfloat16", "frozen int8", "checkpointing")
+    assert MemorySettings().plain and MemorySettings().badges == ()
+    assert MemorySettings("int8", True, "bfloat16").badges == ("bfloat16", "frozen int8", "checkpointing")
 
 
 class TestJoin:

@@ -96,16 +96,16 @@ def test_a_ladder_from_records(results: Results) -> None:
     results.cost("vpt", status="oom", backbone="timm/vit_large_patch16_224")
     ladder = ladder_of(results)
     assert (ladder.name, [rung.size for rung in ladder.rungs]) == ("timm/vit", sorted(VITS.values()))
-    curves = {curve.label: curve for curve in ladder.curves}
-    assert set(curves) == {"full", "linear", "vpt"}
-    exponents = {q: found.exponent for q, found in curves["full"].fits.items() if found}
+    configurations = {costs.label: costs for costs in ladder.configurations}
+    assert set(configurations) == {"full", "linear", "vpt"}
+    exponents = {q: found.exponent for q, found in configurations["full"].fits.items() if found}
     assert exponents == {
         "memory": pytest.approx(0.75, abs=1e-4),
         "train": pytest.approx(1.5, abs=1e-4),
         "forward": pytest.approx(1.0, abs=1e-4),
     }
-    assert curves["vpt"].sizes == 2
-    assert set(curves["vpt"].fits.values()) == {None}
+    assert configurations["vpt"].sizes == 2
+    assert set(configurations["vpt"].fits.values()) == {None}
 
 
 def test_one_backbone_for_each_size(results: Results) -> None:
@@ -134,8 +134,8 @@ def test_sizes_without_a_method_in_common_make_no_ladder(results: Results) -> No
 def test_variants_do_not_enter_a_curve(results: Results) -> None:
     add_power_law(results, "linear", 0.5, ("tiny", "base"))
     results.cost("linear", 1, backbone="timm/vit_tiny_patch16_224", precision="bfloat16")
-    [curve] = ladder_of(results).curves
-    assert min(cost for _, cost in curve.points["memory"]) == 10**9
+    [costs] = ladder_of(results).configurations
+    assert min(cost for _, cost in costs.points["memory"]) == 10**9
 
 
 def test_a_chart_of_many_methods(results: Results) -> None:

@@ -302,9 +302,11 @@ def test_listing_and_showing(invoke: Any) -> None:
 
 
 def test_a_suite_has_the_bridge_s_methods_where_it_names_them() -> None:
-    from peftmark.benchmark.plan.suite import Block, Suite
+    from peftmark.benchmark.plan.suite import Suite, SuiteRuns
 
-    block = Block(backbone="embedded/vit", tasks=["embedded/digits"], methods=["*", "peft/lo*"], exclude=["peft/lokr"])
+    block = SuiteRuns(
+        backbone="embedded/vit", tasks=["embedded/digits"], methods=["*", "peft/lo*"], exclude=["peft/lokr"]
+    )
     methods = [method for *_, method, _ in Suite(description="", protocol="embedded-v1", runs=[block]).pairs()]
     assert [method for method in methods if method.startswith("peft/")] == ["peft/loha", "peft/lora"]
     assert "lora" in methods

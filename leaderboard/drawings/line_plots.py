@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 520, 150
 
 
 @dataclass(frozen=True)
-class Curve:
+class LinePlot:
     """A line in a box of `WIDTH` by `HEIGHT`, y downwards as in SVG.
 
     Attributes:
@@ -33,10 +33,10 @@ class Curve:
     height: int = HEIGHT
 
 
-def draw(x: str, y: str, pairs: Iterable[tuple[float, float]]) -> Curve | None:
+def line_plot(x: str, y: str, pairs: Iterable[tuple[float, float]]) -> LinePlot | None:
     """None where there are fewer than two finite points.
 
-    >>> draw("epoch", "loss", [(2, 1.0), (1, 2.0)]).points
+    >>> line_plot("epoch", "loss", [(2, 1.0), (1, 2.0)]).points
     ((0.0, 0.0), (520.0, 150.0))
     """
     pairs = sorted((a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b))
@@ -49,19 +49,21 @@ def draw(x: str, y: str, pairs: Iterable[tuple[float, float]]) -> Curve | None:
         (round(WIDTH * (a - first) / ((last - first) or 1), 1), round(HEIGHT * (high - b) / ((high - low) or 1), 1))
         for a, b in pairs
     )
-    return Curve(x, y, points, low, high, first, last)
+    return LinePlot(x, y, points, low, high, first, last)
 
 
-def loss_curve(entries: Sequence[Mapping[str, float]]) -> Curve | None:
-    """Of a run's epochs."""
-    pairs = [(entry["epoch"], entry["train_loss"]) for entry in entries if {"epoch", "train_loss"} <= entry.keys()]
-    return draw("epoch", "training loss", pairs)
+def loss_plot(curve: Sequence[Mapping[str, float]]) -> LinePlot | None:
+    """Of a run's curve, which has an entry an epoch."""
+    pairs = [(entry["epoch"], entry["train_loss"]) for entry in curve if {"epoch", "train_loss"} <= entry.keys()]
+    return line_plot("epoch", "training loss", pairs)
 
 
-def variant_curve(figures: Iterable[VariantFigure]) -> Curve | None:
+def variant_plot(figures: Iterable[VariantFigure]) -> LinePlot | None:
     """Test accuracy of the models that one training gave."""
     figures = list(figures)
-    return draw(figures[0].axis, "test %", [(figure.value, figure.test) for figure in figures]) if figures else None
+    return (
+        line_plot(figures[0].axis, "test %", [(figure.value, figure.test) for figure in figures]) if figures else None
+    )
 
 
 def chosen_variant(figures: Sequence[VariantFigure]) -> VariantFigure | None:

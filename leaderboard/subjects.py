@@ -31,7 +31,7 @@ _TRACK_OF_FAMILY = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class Subject:
     """A method, backbone or task, as far as it is known."""
 
     name: str
@@ -90,16 +90,16 @@ class Entry:
         return f"{self.slug}.png"
 
 
-class Catalogue:
-    """The entries that some records mention, and no others."""
+class Subjects:
+    """The methods, backbones and tasks that some records mention, and no others."""
 
     def __init__(self, root: Path, records: Iterable[RunRecord], costs: Iterable[CostRecord] = ()) -> None:
         records, costs = list(records), list(costs)
         methods = {record.spec.method.name for record in records} | {cost.spec.method.name for cost in costs}
         backbones = {*(record.spec.backbone.name for record in records), *(cost.spec.backbone for cost in costs)}
-        self.methods = _entries(root, "methods", methods, family="other")
-        self.backbones = _entries(root, "backbones", backbones)
-        self.tasks = _entries(root, "tasks", {record.spec.task.name for record in records})
+        self.methods = _subjects(root, "methods", methods, family="other")
+        self.backbones = _subjects(root, "backbones", backbones)
+        self.tasks = _subjects(root, "tasks", {record.spec.task.name for record in records})
 
 
 def families_in_order(families: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -126,17 +126,17 @@ def slug(name: str) -> str:
     return f"{safe.replace('.', '_')}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-def _entries(root: Path, kind: Kind, names: set[str], family: str | None = None) -> dict[str, Entry]:
+def _subjects(root: Path, kind: Kind, names: set[str], family: str | None = None) -> dict[str, Subject]:
     cards = read_cards(root, kind)
-    entries: dict[str, Entry] = {}
+    subjects: dict[str, Subject] = {}
     for name in sorted(names):
         card = cards.get(name)
         if card is None:
-            entries[name] = Entry(name, family or name.partition("/")[0])
+            subjects[name] = Subject(name, family or name.partition("/")[0])
         else:
             doc = inspect.cleandoc(card.doc)
-            entries[name] = Entry(name, card.family, doc, card.origin, card.facts, _picture(root, kind, card))
-    return entries
+            subjects[name] = Subject(name, card.family, doc, card.origin, card.facts, _picture(root, kind, card))
+    return subjects
 
 
 def _picture(root: Path, kind: Kind, card: Card) -> Path | None:

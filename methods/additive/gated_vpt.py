@@ -65,6 +65,7 @@ class GatedVPT(Method):
     leave before the final norm and the backbone's own read-out sees its own tokens.
     """
 
+    version: ClassVar[int] = 2
     identity_at_start: ClassVar[bool] = False
 
     prompt_length: int = 100

@@ -20,6 +20,7 @@ class Prompts(Insert):
     Args:
         width: D. length: how many prompts. prefix: tokens before them (the class token).
         bound: the prompts start uniform in ±bound.
+        dropout: of entries of the prompts, other ones for each image.
         replace: whether the stream already holds prompts, which these take the place of.
     """
 
@@ -31,7 +32,7 @@ class Prompts(Insert):
         self.replace = replace
 
     def forward(self, x: Tensor) -> Tensor:
-        prompts = self.dropout(self.prompts).expand(len(x), -1, -1)
+        prompts = self.dropout(self.prompts.expand(len(x), -1, -1))  # a mask for each image
         rest = self.prefix + (len(self.prompts) if self.replace else 0)
         return torch.cat((x[:, : self.prefix], prompts, x[:, rest:]), dim=1)
 
@@ -72,6 +73,7 @@ class VPTShallow(Method):
     the protocol's.
     """
 
+    version: ClassVar[int] = 2
     identity_at_start: ClassVar[bool] = False
 
     prompt_length: int = 10
@@ -99,6 +101,7 @@ class VPTDeep(Method):
     the class token does not notice. The paper chooses the length per task; the default is 10.
     """
 
+    version: ClassVar[int] = 2
     identity_at_start: ClassVar[bool] = False
 
     prompt_length: int = 10

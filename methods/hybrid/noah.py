@@ -43,7 +43,7 @@ class ElasticPrompts(Insert):
     def forward(self, x: Tensor) -> Tensor:
         if self.used == 0:
             return x
-        prompts = self.dropout(self.prompts[: self.used]).expand(len(x), -1, -1)
+        prompts = self.dropout(self.prompts[: self.used].expand(len(x), -1, -1))  # a mask for each image
         return torch.cat((x[:, : self.prefix], prompts, x[:, self.prefix + self.replaced :]), dim=1)
 
 
@@ -110,6 +110,7 @@ class NOAH(Method):
     AutoFormer, whose search this is, also draws single widths anew (done here).
     """
 
+    version: ClassVar[int] = 2
     identity_at_start: ClassVar[bool] = False
     looks_at_images: ClassVar[bool] = False
 

@@ -20,6 +20,18 @@ from ..reparameterized.lora import LowRank
 CLASS_TOKENS = ("cls_token", "class_embedding")
 
 
+class InputDropAdapter(Bottleneck):
+    """``x + up(gelu(down(dropout(x))))``, down Kaiming-uniform, up zero; (…, D) -> (…, D)."""
+
+    def __init__(self, width: int, rank: int, dropout: float) -> None:
+        super().__init__(width, rank, "gelu", dropout=0.0)
+        self.input_dropout = nn.Dropout(dropout)
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(self.input_dropout(x))
+
+
 @dataclass
 class Piece:
     """A projection's weight, or a vector: what is tuned as a whole where enough of its entries are sensitive.
@@ -28,6 +40,8 @@ class Piece:
         name, rows: the parameter and the part of its first dimension that is meant.
         linear: the projection, whose weight gets a module; None for a vector, which then trains whole.
         cost: parameters that train then. threshold: sensitive entries that this takes.
+        entries: whether sensitive entries train where they are fewer; the whole stays frozen else.
+        dropout: of what the module reads.
     """
 
     name: str
@@ -35,6 +49,8 @@ class Piece:
     linear: Affine | None
     cost: int
     threshold: float
+    entries: bool = True
+    dropout: float = 0.0
 
 
 @METHODS.register("spt", family="selective", tracks=("image", "openvocab", "video"))
@@ -46,18 +62,23 @@ class SPT(Method):
     The τ most sensitive entries of all blocks and norms are marked. A projection (q, k, v, proj, fc1, fc2) with at
     least cost/`matrix_ratio` marks, cost being its module's parameters, gets the module (``lora``: rank·(in + out), no
     scale; ``adapter``: a GELU bottleneck with skip on its output, 2·rank·out + rank + out); in others the marked
-    entries train. A bias or norm with at least length/`vector_ratio` marks trains whole. The class
-    token always trains, patch and position embeddings never.
+    entries train. What a module reads is dropped with probability `dropout`, but for proj's. A bias or norm with at
+    least length/`vector_ratio` marks trains whole; with fewer, a projection's bias trains the marked entries, and a
+    norm (any vector that is no projection's bias) nothing: the official code puts sparse changes in place of linear
+    layers only, so marks on a norm are never trained ("doesn't affect the performance much", says its comment), and the
+    paper's rule is for weight matrices. The class token always trains, patch and position embeddings never.
 
     `keep` is the budget, as a share of the backbone's parameters, class token included, head not: τ is the largest with
     which no more trains (428,993 on ViT-B/16 by default; the count never falls as τ grows, so τ is found by halving).
-    The official code (engine.py) tries τ in steps of 20,000 and takes the nearest count, perhaps above the budget;
-    its scoring runs in training mode. It keeps a zero-initialised change of each marked entry beside the weight: the
-    same function, except that decay pulls the change to zero, and here the entry. Its ``init_weights`` undoes the zeros
-    of the modules; here they hold. Its drop path of .1 on the modules is left out, its sequential module on the
-    attention output reads the projection's input, here the output.
+    The official code (engine.py) tries τ in steps of 20,000 and takes the nearest count, perhaps above the budget, in
+    which it has the marks on norms, too; its scoring runs in training mode. It keeps a zero-initialised change of each
+    marked entry beside the weight: the same function, except that decay pulls the change to zero, and here the entry.
+    Its ``init_weights`` undoes the zeros of the modules; here they hold. Its drop path of .1 on the modules is left
+    out; LoRA's q, k and v of a block have one mask there, here one each; its sequential module on the attention output
+    reads the projection's input, here the output.
     """
 
+    version: ClassVar[int] = 2
     needs_batches: ClassVar[bool] = True
 
     keep: float = 0.005
@@ -99,11 +120,11 @@ class SPT(Method):
         for piece, marks in zip(pieces, marked.split(sizes), strict=True):
             part = masks[piece.name][piece.rows]
             if int(marks.sum()) < piece.threshold:
-                part.copy_(marks.view_as(part))
+                part.copy_(marks.view_as(part) & piece.entries)
             elif piece.linear is None:
                 part.fill_(True)
             else:
-                self._add_module(piece.linear)
+                self._add_module(piece.linear, piece.dropout)
         if any(bool(mask.any()) for mask in masks.values()):
             anatomy.train_entries(masks)
 
@@ -112,39 +133,38 @@ class SPT(Method):
         names = {id(parameter): name for name, parameter in anatomy.named_parameters()}
         pieces, seen = [], {*CLASS_TOKENS}
         for block in anatomy.blocks:
-            for linear in block.projections.values():
+            for target, linear in block.projections.items():
                 rows = slice(0, linear.out_features) if linear.rows is None else slice(*linear.rows)
                 weight, bias = names[id(linear.module.weight)], names.get(id(linear.module.bias))
                 cost = self._cost(linear)
-                pieces.append(Piece(weight, rows, linear, cost, cost / self.matrix_ratio))
+                dropout = 0.0 if target == "proj" else self.dropout
+                pieces.append(Piece(weight, rows, linear, cost, cost / self.matrix_ratio, dropout=dropout))
                 seen.add(weight)
                 if bias is not None:
-                    pieces.append(self._vector(bias, rows))
+                    pieces.append(self._vector(bias, rows, entries=True))
                     seen.add(bias)
         vectors = {id(p) for block in anatomy.blocks for p in block.module.parameters() if p.dim() == 1}
         vectors |= {id(p) for m in anatomy.model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
         for name, parameter in anatomy.named_parameters():
             if id(parameter) in vectors and name not in seen:
-                pieces.append(self._vector(name, slice(0, len(parameter))))
+                pieces.append(self._vector(name, slice(0, len(parameter)), entries=False))
         return pieces
 
-    def _vector(self, name: str, rows: slice) -> Piece:
+    def _vector(self, name: str, rows: slice, entries: bool) -> Piece:
         length = rows.stop - rows.start
-        return Piece(name, rows, None, length, length / self.vector_ratio)
+        return Piece(name, rows, None, length, length / self.vector_ratio, entries)
 
     def _cost(self, linear: Affine) -> int:
         if self.structured == "lora":
             return self.rank * (linear.in_features + linear.out_features)
         return 2 * self.rank * linear.out_features + self.rank + linear.out_features
 
-    def _add_module(self, linear: Affine) -> None:
+    def _add_module(self, linear: Affine, dropout: float) -> None:
         like, out = linear.weight, linear.out_features
         if self.structured == "lora":
-            linear.add_delta(LowRank(linear.in_features, out, self.rank, 1.0, self.dropout).to(like))
+            linear.add_delta(LowRank(linear.in_features, out, self.rank, 1.0, dropout).to(like))
         else:
-            adapter = Bottleneck(out, self.rank, "gelu", self.dropout, skip=True).to(like)
-            nn.init.kaiming_uniform_(adapter.down.weight, a=math.sqrt(5))
-            linear.add_after(adapter)
+            linear.add_after(InputDropAdapter(out, self.rank, dropout).to(like))
 
 
 def _largest_within(budget: int, owners: Tensor, pieces: list[Piece]) -> int:
@@ -155,11 +175,12 @@ def _largest_within(budget: int, owners: Tensor, pieces: list[Piece]) -> int:
     """
     costs = torch.tensor([piece.cost for piece in pieces], device=owners.device)
     thresholds = torch.tensor([piece.threshold for piece in pieces], device=owners.device)
+    entries = torch.tensor([int(piece.entries) for piece in pieces], device=owners.device)
     fits, too_many = 0, len(owners) + 1
     while too_many - fits > 1:
         tau = (fits + too_many) // 2
         hits = torch.bincount(owners[:tau], minlength=len(pieces))
-        if int(torch.where(hits >= thresholds, costs, hits).sum()) <= budget:
+        if int(torch.where(hits >= thresholds, costs, hits * entries).sum()) <= budget:
             fits = tau
         else:
             too_many = tau

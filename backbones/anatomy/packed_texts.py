@@ -18,12 +18,14 @@ class PackedTexts(nn.Module):
     Under causal attention no token depends on what follows it. So what texts share at their beginning (a learned
     context, the words of a template) is encoded once, and padding hardly at all: a token sees what is shared and the
     tokens of its own text before it, at the positions that they have in that text. The features are those of the
-    texts one by one, up to rounding.
+    texts one by one, up to rounding; with a dropout, texts would have its mask in common, so that a tower takes them
+    apart again (`spread`).
 
     Args:
         ids: (C, L) token ids. lengths: (C,) tokens of each text, its end included.
 
     Attributes:
+        ids: (C, L') the same, L' being the length of the longest text.
         shared: S, how many tokens all texts begin with. rows: R, of W tokens each: T = S + R·W.
         index: (T,) entries of the flattened (C·L) texts. positions: (T,) of each token in its text.
         mask: (R, 1, W, S + W) to be added to the scores of a row's tokens with what they may see: 0 or minus infinity.
@@ -31,8 +33,10 @@ class PackedTexts(nn.Module):
         row_ends: (R·E,) the same row by row; rows with less than E texts repeat one.
         ends_mask: (R, 1, E, S + W), their part of the mask.
         order: (C,) places in `row_ends`, so that ``row_ends[order] == ends``.
+        places: (C, L') of each text's tokens; behind its end, that of its last one.
     """
 
+    ids: Tensor
     index: Tensor
     positions: Tensor
     mask: Tensor
@@ -40,6 +44,7 @@ class PackedTexts(nn.Module):
     row_ends: Tensor
     ends_mask: Tensor
     order: Tensor
+    places: Tensor
 
     def __init__(self, ids: Tensor, lengths: Tensor) -> None:
         super().__init__()
@@ -53,6 +58,7 @@ class PackedTexts(nn.Module):
         owner = torch.full((self.rows, width), -1)
         order = torch.zeros(len(sizes), dtype=torch.long)
         row_ends = torch.zeros(self.rows, max(map(len, rows)), dtype=torch.long)
+        places = torch.arange(max(sizes)).repeat(len(sizes), 1)
         for row, texts in enumerate(rows):
             at = 0
             for number, text in enumerate(texts):
@@ -61,6 +67,9 @@ class PackedTexts(nn.Module):
                 index[row, here] = text * ids.shape[1] + place
                 positions[row, here] = place.float()
                 owner[row, here] = text
+                places[text, shared:] = (shared + row * width + at + torch.arange(max(sizes) - shared)).clamp(
+                    max=shared + row * width + at + len(place) - 1
+                )
                 at += len(place)
                 row_ends[row, number] = at - 1
                 order[text] = row * row_ends.shape[1] + number
@@ -73,6 +82,7 @@ class PackedTexts(nn.Module):
         row_ends_mask = mask.gather(1, row_ends[:, :, None].expand(-1, -1, shared + width))
         row_ends += shared + width * torch.arange(self.rows)[:, None]
         for name, value in (
+            ("ids", ids[:, : max(sizes)]),
             ("index", torch.cat((common, index.flatten()))),
             ("positions", torch.cat((common, positions.flatten().long()))),
             ("mask", mask[:, None]),
@@ -80,12 +90,17 @@ class PackedTexts(nn.Module):
             ("row_ends", row_ends.flatten()),
             ("ends_mask", row_ends_mask[:, None]),
             ("order", order),
+            ("places", places),
         ):
             self.register_buffer(name, value.to(ids.device), persistent=False)
 
     def take(self, texts: Tensor) -> Tensor:
         """Something of every token of the texts (C, L, …) -> of the packed ones (T, …)."""
         return texts.flatten(0, 1)[self.index]
+
+    def spread(self, tokens: Tensor) -> Tensor:
+        """Something of the tokens (N, T, D) -> that of every text's own (N, C, L', D); no text sees behind its end."""
+        return tokens.index_select(1, self.places.flatten()).unflatten(1, self.places.shape)
 
     def last(self, tokens: Tensor) -> Tensor:
         """Something of the tokens (N, T, D) -> that of the texts' last (N, C, D)."""

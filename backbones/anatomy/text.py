@@ -11,6 +11,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.dropout import _DropoutNd
 
 from ...errors import PeftmarkError, Unsupported
 from .packed_texts import PackedTexts
@@ -126,7 +127,7 @@ class TextTower(ABC):
     def encode(self, embedded: Tensor, ids: Tensor | PackedTexts) -> Tensor:
         """Embeddings (C, L, width) and the ids (C, L) they stand for -> features (C, E), not normalised.
 
-        Or of packed texts: embeddings (…, T, width) -> features (…, C, E).
+        Or of packed texts: embeddings (…, T, width) -> features (…, C, E); while `dropping`, by way of each text alone.
         """
 
     @abstractmethod
@@ -205,6 +206,18 @@ class TextTower(ABC):
         """Whether training changes the text features: a learned prompt, or something inside the tower."""
         later = ("slots.image.", "slots.logits.")
         return any(p.requires_grad for name, p in self._outside_image() if not name.startswith(later))
+
+    @property
+    def dropping(self) -> bool:
+        """Whether a dropout is active in the tower."""
+        later = (self._slots()["image"], self._slots()["logits"]) if has_slots(self.root) else ()
+        left = [self.root]
+        while left:
+            module = left.pop()
+            if isinstance(module, _DropoutNd) and module.training and module.p > 0:
+                return True
+            left += [child for child in module.children() if child is not self.image and child not in later]
+        return False
 
     def train(self, choose: Predicate) -> None:
         """Make the tower's own parameters trainable for which ``choose(name, parameter)`` holds."""

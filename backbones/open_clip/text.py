@@ -54,22 +54,27 @@ class OpenClipText(TextTower):
         return PackedTexts(ids, self.lengths(ids)) if causal and self.token_blocks else None
 
     def encode(self, embedded: Tensor, ids: Tensor | PackedTexts) -> Tensor:
-        tower, length = self.tower, embedded.shape[-2]
-        if isinstance(ids, PackedTexts):
-            x = self._encode_packed(embedded, ids)
-        else:
-            mask = None if tower.attn_mask is None else tower.attn_mask[:length, :length]
-            x = tower.transformer(embedded + tower.positional_embedding[:length], attn_mask=mask)
-            pool_type, end = self.pooling
-            x = text_global_pool(tower.ln_final(x), ids, pool_type, eos_token_id=end)
+        tower = self.tower
+        x = self._encode_packed(embedded, ids) if isinstance(ids, PackedTexts) else self._encode_alone(embedded, ids)
         if isinstance(tower.text_projection, nn.Linear):
             return tower.text_projection(x)
         return x if tower.text_projection is None else x @ tower.text_projection
 
+    def _encode_alone(self, embedded: Tensor, ids: Tensor) -> Tensor:
+        """(C, L, width) -> the normalised ends of the texts (C, width)."""
+        tower, length, (pool_type, end) = self.tower, embedded.shape[1], self.pooling
+        mask = None if tower.attn_mask is None else tower.attn_mask[:length, :length]
+        x = tower.transformer(embedded + tower.positional_embedding[:length], attn_mask=mask)
+        return text_global_pool(tower.ln_final(x), ids, pool_type, eos_token_id=end)
+
     def _encode_packed(self, embedded: Tensor, texts: PackedTexts) -> Tensor:
         """(…, T, width) -> the normalised ends of the texts (…, C, width)."""
         tower, times = self.tower, embedded.shape[:-2]
-        x = (embedded + tower.positional_embedding[texts.positions]).reshape(-1, *embedded.shape[-2:])
+        embedded = embedded.reshape(-1, *embedded.shape[-2:])
+        if self.dropping:
+            alone = self._encode_alone(texts.spread(embedded).flatten(0, 1), texts.ids.repeat(len(embedded), 1))
+            return alone.view(*times, -1, alone.shape[-1])
+        x = embedded + tower.positional_embedding[texts.positions]
         *blocks, last = tower.transformer.resblocks
         for block in blocks:
             x = block(x, texts=texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ...backbones import Anatomy
 from ...registry import METHODS
@@ -18,11 +19,14 @@ class CLIPLoRA(Method):
 
     ``W x`` becomes ``W x + (alpha / sqrt(rank)) B A dropout(x)`` for q, k and v of every block of the image and of the
     text tower, each with a dropout of its own; A starts Kaiming-uniform, B at zero. Classes are written into the task's
-    templates and go through the text tower in every step. 184,320 parameters on CLIP ViT-B/16. Merges.
+    templates and go through the text tower in every step, each text with masks of its own. 184,320 parameters on CLIP
+    ViT-B/16. Merges.
 
     The official code fixes the logit scale at 100, which is what CLIP's own scale has come to; here it is the model's
     own. It trains 500 steps a shot at a learning rate of 2e-4; here that is the protocol's.
     """
+
+    version: ClassVar[int] = 2
 
     rank: int = 2
     alpha: float = 1.0

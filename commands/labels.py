@@ -24,6 +24,7 @@ def _setting(spec: CostSpec) -> str:
     words = [f"batch {spec.batch_size}", spec.precision]
     words += [f"frozen in {spec.frozen_dtype}"] if spec.frozen_dtype != "float32" else []
     words += ["gradient checkpointing"] if spec.gradient_checkpointing else []
+    words += [spec.optimizer] if spec.optimizer else []
     return ", ".join(words)
 
 

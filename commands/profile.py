@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--gradient-checkpointing", is_flag=True, help="Compute a block's activations again in the backward pass."
 )
+@click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="method.rank=8, …")
 @click.option("--speed", is_flag=True, help="Time steps, in rounds with full fine-tuning and the bare backbone.")
 @click.option("--device", metavar="D", help="As of `run`. On a GPU memory is measured, too.")
@@ -46,6 +47,7 @@ def profile_command(
     precision: str,
     frozen_dtype: str,
     gradient_checkpointing: bool,
+    optimizer: str,
     settings: tuple[str, ...],
     speed: bool,
     device: str | None,
@@ -76,6 +78,7 @@ def profile_command(
         "precision": precision,
         "frozen_dtype": frozen_dtype,
         "gradient_checkpointing": gradient_checkpointing,
+        **({"optimizer": optimizer} if optimizer != "adamw" else {}),
     }
     profiles = SuiteProfiles(
         backbones=[backbone], methods=[method], batch_size=batch_size, num_classes=classes, variants=[variant]

@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from msgspec import UNSET, UnsetType
+
 from ..errors import PeftmarkError
 from .record import Env, ErrorInfo, Identified, MethodSpec, Params, RecordPart, Storage, decode_as
 
@@ -33,6 +35,7 @@ class CostSpec(Identified, frozen=True):
         frozen_dtype: what the frozen matrices are held in (``nf4``: QLoRA's 4 bits); all but float32 need bfloat16
             precision.
         gradient_checkpointing: whether a block's activations are computed again in the backward pass.
+        optimizer: of the training step; left out, it is AdamW.
         hardware_class: where speed and memory were measured; None where nothing was, and the figures hold anywhere.
     """
 
@@ -44,6 +47,7 @@ class CostSpec(Identified, frozen=True):
     precision: Precision = "float32"
     frozen_dtype: FrozenDtype = "float32"
     gradient_checkpointing: bool = False
+    optimizer: Literal["sgd"] | UnsetType = UNSET
     hardware_class: str | None = None
 
     def __post_init__(self) -> None:

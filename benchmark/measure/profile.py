@@ -182,4 +182,7 @@ def batch(spec: CostSpec, device: torch.device) -> tuple[Tensor, Targets]:
 
 
 def measured_step(spec: CostSpec, model: AdaptedModel, images: Tensor, targets: Targets) -> MeasuredStep:
-    return MeasuredStep(model, images, targets, spec.num_classes, spec.precision, spec.gradient_checkpointing)
+    optimizer = spec.optimizer or "adamw"
+    return MeasuredStep(
+        model, images, targets, spec.num_classes, spec.precision, spec.gradient_checkpointing, optimizer
+    )

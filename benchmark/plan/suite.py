@@ -33,8 +33,8 @@ class SuiteProfiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes:
         methods, exclude: as of a `SuiteRuns`; wildcards select among the methods of the image track.
-        variants: tables of ``precision``, ``frozen_dtype`` and ``gradient_checkpointing``; an empty one is the plain
-            float32 step.
+        variants: tables of ``precision``, ``frozen_dtype``, ``gradient_checkpointing`` and ``optimizer`` (``sgd``); an
+            empty one is the plain float32 step of AdamW.
     """
 
     backbones: list[str]

@@ -99,10 +99,10 @@ def _compare(rows: Sequence[CostRow]) -> None:
     references.sort(
         key=lambda row: (row.peak is not None, row.settings.frozen_dtype == "float32")
     )  # the last one stays
-    full = {(row.settings.precision, row.settings.gradient_checkpointing): row for row in references}
+    full = {row.settings.of_full: row for row in references}
     plain = {row.identity: row for row in rows if row.settings.plain}
     for row in rows:
-        row.full = full.get((row.settings.precision, row.settings.gradient_checkpointing))
+        row.full = full.get(row.settings.of_full)
         row.plain = None if row.settings.plain else plain.get(row.identity)
 
 

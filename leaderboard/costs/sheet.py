@@ -34,14 +34,20 @@ class MemorySettings:
     frozen_dtype: str = "float32"
     gradient_checkpointing: bool = False
     precision: str = "float32"
+    optimizer: str = "adamw"
 
     @classmethod
     def of(cls, spec: CostSpec) -> MemorySettings:
-        return cls(spec.frozen_dtype, spec.gradient_checkpointing, spec.precision)
+        return cls(spec.frozen_dtype, spec.gradient_checkpointing, spec.precision, spec.optimizer or "adamw")
 
     @property
     def plain(self) -> bool:
         return self == MemorySettings()
+
+    @property
+    def of_full(self) -> tuple[str, bool, str]:
+        """What full fine-tuning has in common with a row that is compared with it: it holds nothing frozen."""
+        return self.precision, self.gradient_checkpointing, self.optimizer
 
     @property
     def order(self) -> tuple[int, MemorySettings]:
@@ -53,6 +59,7 @@ class MemorySettings:
         badges = [self.precision] if self.precision != "float32" else []
         badges += [f"frozen {self.frozen_dtype}"] if self.frozen_dtype != "float32" else []
         badges += ["checkpointing"] if self.gradient_checkpointing else []
+        badges += [self.optimizer] if self.optimizer != "adamw" else []
         return tuple(badges)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,19 @@ def test_lora_adds_operations_until_it_is_merged() -> None:
     assert record.compute.merged_forward_flops_per_image == bare.compute.forward_flops_per_image
     assert {"gelu", "native_layer_norm", "add"} <= set(record.compute.uncounted_ops)
     assert not {"mm", "addmm", "detach", "_local_scalar_dense"} & set(record.compute.uncounted_ops)
+
+
+def test_the_optimizer_is_the_spec_s() -> None:
+    """SGD's momentum is one number a parameter, AdamW's moments two (and a count each); nothing else differs."""
+    adamw, sgd = profile(spec("full")), profile(spec("full", optimizer="sgd"))
+    assert adamw.memory is not None and sgd.memory is not None and adamw.params is not None
+    two, one = adamw.memory.estimated.breakdown_bytes, sgd.memory.estimated.breakdown_bytes
+    assert two is not None and one is not None
+    assert one.optimizer == 4 * adamw.params.trainable
+    assert 0 <= two.optimizer - 2 * one.optimizer < 1000
+    assert two.weights == one.weights
+    assert adamw.cost_id != sgd.cost_id
+    assert "optimizer" not in json.loads(encode_record(adamw))["spec"]  # as in every record before
 
 
 def test_checkpointing_computes_blocks_once_more() -> None:

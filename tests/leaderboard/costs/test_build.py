@@ -178,6 +178,7 @@ def test_the_overview_takes_the_input_with_most_rows(results: Results) -> None:
 def test_variants_are_named_by_what_departs_from_the_plain_one() -> None:
     assert MemorySettings().plain and MemorySettings().badges == ()
     assert MemorySettings("int8", True, "bfloat16").badges == ("bfloat16", "frozen int8", "checkpointing")
+    assert MemorySettings(optimizer="sgd").badges == ("sgd",)
 
 
 class TestJoin:

@@ -89,6 +89,57 @@ def test_what_is_no_image_is_passed_over(root: Path) -> None:
     assert lists(root).train.content() == before
 
 
+DRAWN = (
+    "the test split was drawn: 20% of each class's images, by their names",
+    "the validation split was drawn: 20% of each class's images, by their names",
+)
+
+
+def test_what_is_left_out_is_said(root: Path) -> None:
+    write(root)
+    assert lists(root).warnings == DRAWN
+    for path in (
+        "ant/notes.txt",
+        "bee/deep/x.HEIC",
+        "loose.png",
+        "readme.md",
+        "dog/none.txt",
+        ".hidden/1.jpg",
+        "eel/.x",
+    ):
+        (root / path).parent.mkdir(exist_ok=True)
+        (root / path).write_text("")
+    for index in range(4):
+        (root / "cow" / f"gone {index}.jpg").symlink_to(root / "nowhere" / f"{index}.jpg")
+    (root / "fox").symlink_to(root / "fox")
+    (root / "cow" / "again").symlink_to(root / "cow")
+    found = lists(root)
+    assert [len(images) for images in found] == [18, 6, 6]
+    assert found.warnings == (
+        *DRAWN,
+        "left out, for their endings: 3 files (ant/notes.txt, bee/deep/x.HEIC, dog/none.txt)",
+        "left out, in no class's folder: 1 image (loose.png)",
+        "left out, leading to no file: 5 links (cow/gone 0.jpg, cow/gone 1.jpg, cow/gone 2.jpg, …)",
+        "left out, since links to folders are not followed: 1 link (cow/again)",
+        "left out, without an image: 2 class folders (dog, eel)",
+    )
+
+
+def test_what_splits_are_is_said(root: Path) -> None:
+    write(root / "train")
+    write(root / "valid", 4, 1000)
+    (root / "train" / "ant" / "gone.png").symlink_to(root / "nowhere.png")
+    drawn = "the validation split was drawn: 20% of each class's training images, by their names"
+    broken = "left out, leading to no file: 1 link (train/ant/gone.png)"
+    stand_in = "the test split is the folder valid, since there is none called test"
+    assert lists(root).warnings == (stand_in, drawn, broken)
+    write(root / "test", 4, 2000)
+    assert lists(root).warnings == (broken,)
+    (root / "extra").mkdir()
+    (root / "validation").mkdir()
+    assert lists(root).warnings == ("left out, beside the splits: 2 folders (extra, validation)", broken)
+
+
 def test_a_class_may_have_sub_folders_and_be_called_train(root: Path) -> None:
     write(root, names=("train", "bus"))
     write_picture(root / "bus" / "red" / "1.PNG", 1, 1)
@@ -122,12 +173,14 @@ def test_mistakes(root: Path) -> None:
 
 def test_a_whole_run_reaches_a_record(root: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
     write(root)
+    (root / "bee" / "gone.png").symlink_to(root / "nowhere.png")
     arguments = ("--method", "linear", "--backbone", "embedded/vit", "--task", f"folder/{root}", "--jobs", 1)
     done = command("run", *arguments, "--protocol", "image-v1", "--set", "protocol.learning_rate=0.01")
     assert done.code == 0, done.err
     frame = peftmark.load_results(tmp_path / "runs")
     assert frame["status"].tolist() == ["ok"]
     assert frame["quality.test"][0] > 60
+    assert frame["env.data_warnings"][0] == [*DRAWN, "left out, leading to no file: 1 link (bee/gone.png)"]
     (root / "ant" / "0 of 10.jpg").write_bytes(b"")
     failed = command("run", *arguments, "--set", "protocol.epochs=1")
     assert failed.code == 2

@@ -83,8 +83,8 @@ class Method:
             a class that says no gives its paper's reason in the docstring.
         needs_batches: whether `prepare` scores parameters on training data, without which there is nothing to train.
         looks_at_images: whether `loss` does anything with images but hand them to the model, as mixup does. If not, it
-            may be given what the frozen first layers make of them. A class with a `loss` of its own does unless it says
-            no.
+            may be given what the untouched first layers make of them. A class with a `loss` of its own does unless it
+            says no.
     """
 
     version: ClassVar[int] = 1
@@ -149,8 +149,8 @@ class Method:
     def clip_features(self, model: AdaptedModel, clips: Tensor) -> Tensor:
         """Clips (N, T, 3, H, W) -> what the head reads (N, `clip_width`): by default the mean of the frames' features.
 
-        A method that encodes other images than the frames must leave no frozen prefix (see `frozen_prefix`), after
-        which `clips` are not images any more.
+        A method that encodes other images than the frames must leave no untouched prefix (see `untouched_prefix`),
+        after which `clips` are not images any more.
         """
         features = model.encode(clips.flatten(0, 1))
         return features.unflatten(0, (len(clips), -1)).mean(dim=1)  # of T, or of one where a method joined the frames

@@ -53,6 +53,6 @@ class Options:
     checkpoints: dict[str, Path] = field(default_factory=dict)
     """Local weights files by sha256."""
     cache: bool = True
-    """Whether a worker keeps what frozen prefixes give (see `PrefixCache`)."""
+    """Whether a worker keeps what untouched prefixes give (see `PrefixCache`)."""
     places: dict[str, Path] = field(default_factory=dict)
     """Where records lie that are made anew, by id; others are written into the results folder itself."""

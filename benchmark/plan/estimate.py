@@ -24,7 +24,7 @@ class Estimate:
 
     def hours(self, throughput: float) -> float:
         """At `throughput` training images a second. An upper bound: evaluation is taken to be as slow as training, and
-        nothing for frozen first layers, whose outputs are kept."""
+        nothing for untouched first layers, whose outputs are kept."""
         return (self.trained + self.evaluated) / throughput / 3600
 
 

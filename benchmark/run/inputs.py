@@ -1,4 +1,4 @@
-"""What a model reads in a run: inputs, or, where its first segments are frozen, what the first touched one reads."""
+"""What a model reads in a run: inputs, or, where its first segments are untouched, what the first touched one reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ...backbones import Anatomy, InputKind
-from ...backbones.anatomy.segments import frozen_prefix, run_segments
+from ...backbones.anatomy.prefix import untouched_prefix
+from ...backbones.anatomy.segments import run_segments
 from ...methods import AdaptedModel, Views
 from ...results import RunSpec
 from ...tasks import Split, Targets, TaskData
@@ -159,7 +160,7 @@ class Inputs:
     def _start(self, training: bool) -> int:
         if self.cache is None or self.bare is None:
             return 0
-        return frozen_prefix(self.model.anatomy, self.bare, self.model.output, training)
+        return untouched_prefix(self.model.anatomy, self.bare, self.model.output, training)
 
     def _kept(self, name: str, start: int, precision: str) -> Tensor | None:
         """What segment `start` reads of a split (N, …), on the host; None without a cache, or without room in it."""

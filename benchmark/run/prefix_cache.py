@@ -1,4 +1,4 @@
-"""What a worker keeps from one run to the next: preprocessed images, and what frozen prefixes made of them."""
+"""What a worker keeps from one run to the next: preprocessed images, and what untouched prefixes made of them."""
 
 from __future__ import annotations
 

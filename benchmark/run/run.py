@@ -80,7 +80,7 @@ def run(
     Args:
         checkpoint: the weights file, where the spec's weights are not the backbone's own.
         adapter_file: where the trained tensors are saved (safetensors); None does not save them.
-        cache: what this process keeps from run to run of frozen prefixes' outputs; None computes them in every step.
+        cache: what this process keeps from run to run of untouched prefixes' outputs; None computes them in every step.
     """
     progress = _Progress()
     try:

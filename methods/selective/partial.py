@@ -16,9 +16,9 @@ class Partial(Method):
     """Train the last `k` blocks and the final norm (the Partial-k of Jia et al. 2022, arXiv:2203.12119, section 4.1).
 
     k·(12·D² + 13·D) + 2·D parameters of a ViT with FFN = 4·D: 7,089,408 on ViT-B/16 with k = 1, which is what VPT's
-    code does for ``partial-1`` (src/models/vit_models.py: the last block and the ``encoder_norm``). The frozen prefix
-    ends before the first block that trains, so backward stops there. In Swin and ConvNeXt blocks are counted from the
-    end, across stages; what lies between stages stays frozen, and so does a pooling by attention (SigLIP).
+    code does for ``partial-1`` (src/models/vit_models.py: the last block and the ``encoder_norm``). Backward stops at
+    the first block that trains. In Swin and ConvNeXt blocks are counted from the end, across stages; what lies between
+    stages stays frozen, and so does a pooling by attention (SigLIP).
     """
 
     k: int = 1

@@ -1,4 +1,4 @@
-"""The cache of frozen prefixes: an epoch of training with it, held against one that computes everything."""
+"""The cache of untouched prefixes: an epoch of training with it, held against one that computes everything."""
 
 from __future__ import annotations
 

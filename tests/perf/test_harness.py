@@ -31,7 +31,7 @@ def test_harness_overhead(compare, method: str) -> None:
     tests = {name: (split.inputs, split.targets) for name, split in data.tests.items()}
 
     def in_harness() -> Any:
-        return run(spec, torch.device("cpu"))  # without a cache of frozen prefixes: the bare loop has none
+        return run(spec, torch.device("cpu"))  # without a cache of untouched prefixes: the bare loop has none
 
     def by_hand() -> Any:
         return bare.train_and_test(

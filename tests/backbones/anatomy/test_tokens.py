@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from peftmark import METHODS, Anatomy, adapt
 from peftmark.backbones import Affine, Block, Branch, Pixels, find_backbone
-from peftmark.backbones.anatomy.segments import frozen_prefix, run_segments
+from peftmark.backbones.anatomy.prefix import untouched_prefix
+from peftmark.backbones.anatomy.segments import run_segments
 from peftmark.benchmark.support import FAMILIES
 from peftmark.errors import Unsupported
 from peftmark.methods import make_method, make_model
@@ -100,14 +101,14 @@ def test_a_head_on_every_patch(method: str) -> None:
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
-def test_the_frozen_prefix_of_tokens_is_that_of_what_is_pooled() -> None:
+def test_the_untouched_prefix_of_tokens_is_that_of_what_is_pooled() -> None:
     bare = find_backbone("embedded/vit").build(pretrained=False)
     for method, expected in (("linear", 8), ("bitfit", 0)):
         torch.manual_seed(0)
         anatomy = find_backbone("embedded/vit").build(pretrained=False)
         anatomy.model.load_state_dict(bare.model.state_dict())
         make_method(method).adapt(anatomy)
-        assert frozen_prefix(anatomy, bare, "tokens", training=True) == expected
+        assert untouched_prefix(anatomy, bare, "tokens", training=True) == expected
 
 
 class Mixer(nn.Module):

@@ -1,4 +1,4 @@
-"""The cache of frozen prefixes: the same results with and without it, computed once, within its budget."""
+"""The cache of untouched prefixes: the same results with and without it, computed once, within its budget."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from peftmark.adapting import adapt
-from peftmark.backbones.anatomy.segments import frozen_prefix
+from peftmark.backbones.anatomy.prefix import untouched_prefix
 from peftmark.benchmark.support import SMALL_VIT, Family
 from peftmark.errors import Unsupported
 from peftmark.methods import AdaptedModel
@@ -173,10 +173,10 @@ def test_every_tensor_moves_on_a_backbone_with_biases() -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_no_prefix_is_frozen(training: bool) -> None:
-    """What is kept of frozen first segments is of frames; here the backbone reads others."""
+    """What is kept of untouched first segments is of frames; here the backbone reads others."""
     model = untrained()
     model.train(training)
-    assert frozen_prefix(model.anatomy, anatomy(), model.output, training) == 0
+    assert untouched_prefix(model.anatomy, anatomy(), model.output, training) == 0
 
 
 def test_a_deepcopy_reads_its_own_positions() -> None:

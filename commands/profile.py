@@ -90,12 +90,12 @@ def profile_command(
         store = Store(results)
         with store.lock():
             store.write_cost(record, store.cost_paths().get(record.cost_id))
-    click.echo(encode_record(record).decode() if as_json else _describe_cost(record), nl=not as_json)
+    click.echo(encode_record(record).decode() if as_json else _cost_table(record), nl=not as_json)
     if record.status not in ("ok", "unsupported"):
         raise SystemExit(1)
 
 
-def _describe_cost(record: CostRecord) -> str:
+def _cost_table(record: CostRecord) -> str:
     """A table for people."""
     lines = [f"{label(record.spec)}  {record.status}"]
     if record.error:

@@ -21,7 +21,7 @@ _ROWS, _COLUMNS, _CELL = 2, 6, 40
 _written: set[tuple[Path, str, str]] = set()
 
 
-def describe_pair(root: Path, method: str, backbone: str) -> None:
+def write_pair_cards(root: Path, method: str, backbone: str) -> None:
     """Write the cards of a method and a backbone, where this process has not yet."""
     if _first(root, "methods", method):
         entry = METHODS.entry(method)
@@ -32,7 +32,7 @@ def describe_pair(root: Path, method: str, backbone: str) -> None:
         write_card(root, "backbones", _card(backbone, found, found.family, dict(found.metadata)))
 
 
-def describe_task(root: Path, task: Task, data: TaskData) -> None:
+def write_task_card(root: Path, task: Task, data: TaskData) -> None:
     """Write the card of a task, and the manifest of what was drawn for it, where this process has not yet."""
     drawn = (root, "manifests", f"{task.name}, draw {task.draw}")
     if drawn not in _written and (manifest := task.manifest()) is not None:

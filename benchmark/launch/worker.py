@@ -19,7 +19,7 @@ from ..measure.profile import profile
 from ..plan.runs import Spec
 from ..run.prefix_cache import PrefixCache, memory_budget
 from ..run.run import load_task, run
-from .cards import describe_pair, describe_task
+from .cards import write_pair_cards, write_task_card
 from .malloc import keep_freed_memory, return_freed_memory
 from .outcome import Options, Outcome
 
@@ -88,8 +88,8 @@ def _run(spec: RunSpec, options: Options) -> RunRecord:
     record = run(spec, torch.device(options.device), checkpoint, adapter, _cache)
     store.write(record, options.places.get(spec.id))
     if record.status == "ok":
-        describe_pair(store.root, spec.method.name, spec.backbone.name)
-        describe_task(store.root, *load_task(spec.task.name, draw_of(spec.task.name, spec.seed)))
+        write_pair_cards(store.root, spec.method.name, spec.backbone.name)
+        write_task_card(store.root, *load_task(spec.task.name, draw_of(spec.task.name, spec.seed)))
     return record
 
 
@@ -99,5 +99,5 @@ def _profile(spec: CostSpec, options: Options) -> CostRecord:
     record = profile(spec, torch.device(options.device) if measured else None, speed=measured)
     store.write_cost(record, options.places.get(spec.id))
     if record.status == "ok":
-        describe_pair(store.root, spec.method.name, spec.backbone)
+        write_pair_cards(store.root, spec.method.name, spec.backbone)
     return record

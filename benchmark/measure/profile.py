@@ -18,7 +18,7 @@ from ...results import SCHEMA_VERSION, Compute, CostRecord, CostSpec, ErrorInfo,
 from ...tasks import Objective, Targets, objective_of_track
 from ..environment import environment
 from ..plan.costs import main_track
-from ..run.failures import describe_error, status_of
+from ..run.failures import error_info, status_of
 from ..run.memory_savings import hold_frozen
 from ..run.run import count_parameters, now
 from .adapter_file import safetensors_bytes
@@ -48,7 +48,7 @@ def profile(spec: CostSpec, device: torch.device | None = None, speed: bool = Fa
             phase = "speed"
             record = _timed(record, device)
     except Exception as error:  # what is known already stays in the record
-        return failed(record, status_of(error), describe_error(error, phase))
+        return failed(record, status_of(error), error_info(error, phase))
     return record
 
 

@@ -26,7 +26,7 @@ def status_of(error: Exception) -> Literal["unsupported", "diverged", "oom", "er
     return "error"
 
 
-def describe_error(error: Exception, phase: str) -> ErrorInfo:
+def error_info(error: Exception, phase: str) -> ErrorInfo:
     """The message; of an unforeseen error also where it was raised."""
     message = str(error).strip() or type(error).__name__
     if not isinstance(error, (PeftmarkError, Diverged)):

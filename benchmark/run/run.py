@@ -38,7 +38,7 @@ from ..environment import environment
 from ..plan.preset import load_presets
 from ..plan.protocol import protocol_of
 from .evaluation import Evaluator, predictions_sha256
-from .failures import describe_error, status_of
+from .failures import error_info, status_of
 from .inputs import TRAIN, Inputs, TrainingBatches
 from .memory_savings import hold_frozen
 from .prefix_cache import PrefixCache
@@ -86,7 +86,7 @@ def run(
     try:
         quality = _run(spec, device, checkpoint, adapter_file, cache, progress)
     except Exception as error:
-        return _record(spec, device, progress, status=status_of(error), error=describe_error(error, progress.phase))
+        return _record(spec, device, progress, status=status_of(error), error=error_info(error, progress.phase))
     return _record(spec, device, progress, status="ok", quality=quality)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from peftmark.benchmark.launch.cards import _CELL, describe_pair, describe_task, sample_picture, task_facts
+from peftmark.benchmark.launch.cards import _CELL, sample_picture, task_facts, write_pair_cards, write_task_card
 from peftmark.benchmark.plan.runs import Request, plan
 from peftmark.benchmark.run.run import load_task
 from peftmark.results import read_cards
@@ -22,8 +22,8 @@ SIDE = 8 * FACTOR + 4
 @pytest.fixture
 def described(toy_plugin: Path, tmp_path: Path) -> Path:
     [spec] = plan(Request(methods=["toy_full"], tasks=["toy/bright"], backbones=["toy/pixels"])).specs
-    describe_pair(tmp_path / "results", spec.method.name, spec.backbone.name)
-    describe_task(tmp_path / "results", *load_task("toy/bright"))
+    write_pair_cards(tmp_path / "results", spec.method.name, spec.backbone.name)
+    write_task_card(tmp_path / "results", *load_task("toy/bright"))
     return tmp_path / "results"
 
 

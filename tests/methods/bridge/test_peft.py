@@ -314,7 +314,7 @@ def test_a_suite_has_the_bridge_s_methods_where_it_names_them() -> None:
 
 def test_a_run_of_the_bridge(toy_plugin: Any, checkpoint: Any, tmp_path: Any) -> None:
     """From the request to the record and the method's card; where the backbone lacks blocks the record says so."""
-    from peftmark.benchmark.launch.cards import describe_pair
+    from peftmark.benchmark.launch.cards import write_pair_cards
     from peftmark.benchmark.plan.runs import Request, plan
     from peftmark.benchmark.run.run import run
     from peftmark.results.cards import read_cards
@@ -335,6 +335,6 @@ def test_a_run_of_the_bridge(toy_plugin: Any, checkpoint: Any, tmp_path: Any) ->
     assert records[0].spec.method.config["peft_version"] == peft.__version__
     assert records[0].params.added_at_inference == 0
     assert records[0].params.trainable_without_head == 6 * 2 * (3 * 128 + 3 + 3 * 128)
-    describe_pair(tmp_path, planned.specs[0].method.name, planned.specs[0].backbone.name)
+    write_pair_cards(tmp_path, planned.specs[0].method.name, planned.specs[0].backbone.name)
     card = read_cards(tmp_path, "methods")["peft/adalora"]
     assert card.facts["defaults"]["init_r"] == 12

@@ -24,7 +24,7 @@ def load_results(path: str | Path) -> pandas.DataFrame:
     """All records below a folder, one row each; a damaged file becomes a warning.
 
     Columns are the record's fields, nested ones joined by dots: ``spec.method.name``, ``spec.task.name``,
-    ``quality.test`` (percent), ``params.trainable_without_head``, …; ``spec.method.config`` stays a dict.
+    ``quality.test`` (in ``quality.unit``), ``params.trainable_without_head``, …; ``spec.method.config`` stays a dict.
 
     Raises:
         PeftmarkError: where there is no such folder.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...results import CostRecord, RunRecord
+from ...results import CostRecord, Quality, RunRecord
 from ..plan.runs import Spec
 
 
@@ -36,8 +36,12 @@ class Outcome:
 
 def _headline(record: RunRecord | CostRecord) -> str | None:
     if isinstance(record, RunRecord):
-        return f"{record.quality.test:5.1f}" if record.quality else None
+        return _figure(record.quality) if record.quality else None
     return f"{record.memory.estimated.train_peak_allocated_bytes / 2**30:.2f} GiB" if record.memory else None
+
+
+def _figure(quality: Quality) -> str:
+    return f"{quality.test:5.1f}" if quality.unit == "percent" else f"{quality.test:.4g} {quality.unit}"
 
 
 @dataclass(frozen=True)

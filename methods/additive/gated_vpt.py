@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ...backbones import Anatomy, Insert
 from ...registry import METHODS
 from ..method import Method
-from .vpt import DropPrompts, Prompts, prompt_bound
+from ..parts.prompts import around
+from .vpt import add_shallow_prompts
 
 
 class PromptGate(Insert):
@@ -24,12 +25,13 @@ class PromptGate(Insert):
     def __init__(self, length: int, prefix: int, logit: float) -> None:
         super().__init__()
         self.logit = nn.Parameter(torch.full((1,), logit))
-        self.start, self.stop = prefix, prefix + length
+        self.length, self.at = length, prefix
 
     def forward(self, entered: Tensor, x: Tensor) -> Tensor:
-        gate = self.logit.sigmoid()
-        prompts = gate * x[:, self.start : self.stop] + (1 - gate) * entered[:, self.start : self.stop]
-        return torch.cat((x[:, : self.start], prompts, x[:, self.stop :]), dim=1)
+        gate, place = self.logit.sigmoid(), slice(self.at, self.at + self.length)
+        prompts = gate * x[:, place] + (1 - gate) * entered[:, place]
+        before, behind = around(x, self.at, self.length)
+        return torch.cat((before, prompts, behind), dim=1)
 
 
 class Temperature(Insert):
@@ -77,11 +79,9 @@ class GatedVPT(Method):
             raise ValueError("prompt_length must be at least 1")
 
     def adapt(self, anatomy: Anatomy) -> None:
-        prefix, blocks = anatomy.prefix_tokens, anatomy.blocks
-        bound = prompt_bound(anatomy)
-        blocks[0].add_before(Prompts(blocks[0].width, self.prompt_length, prefix, bound, self.dropout, replace=False))
+        blocks = anatomy.blocks
+        add_shallow_prompts(anatomy, self.prompt_length, self.dropout)
         for block in blocks:
             block.attention.add_query(Temperature())
         for block in blocks[:-1]:
-            block.add_carry(PromptGate(self.prompt_length, prefix, self.gate_logit))
-        anatomy.add_after_blocks(DropPrompts(self.prompt_length, prefix))
+            block.add_carry(PromptGate(self.prompt_length, anatomy.prefix_tokens, self.gate_logit))

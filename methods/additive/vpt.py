@@ -9,50 +9,33 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from ...backbones import Anatomy, Insert
+from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
+from ..parts.prompts import Prompts, add_prompts
 
 
-class Prompts(Insert):
-    """Puts `length` learned tokens behind the prefix tokens of a stream (N, L, D).
+class UniformPrompts(Prompts):
+    """`length` tokens that are parameters (length, D), behind the prefix tokens; they start uniform in ±bound."""
 
-    Args:
-        width: D. length: how many prompts. prefix: tokens before them (the class token).
-        bound: the prompts start uniform in ±bound.
-        dropout: of entries of the prompts, other ones for each image.
-        replace: whether the stream already holds prompts, which these take the place of.
-    """
-
-    def __init__(self, width: int, length: int, prefix: int, bound: float, dropout: float, replace: bool) -> None:
-        super().__init__()
+    def __init__(self, width: int, length: int, prefix: int, bound: float, dropout: float, replaced: int = 0) -> None:
+        super().__init__(prefix, replaced, dropout)
         self.prompts = nn.Parameter(torch.empty(length, width).uniform_(-bound, bound))
-        self.dropout = nn.Dropout(dropout)
-        self.prefix = prefix
-        self.replace = replace
 
-    def forward(self, x: Tensor) -> Tensor:
-        prompts = self.dropout(self.prompts.expand(len(x), -1, -1))  # a mask for each image
-        rest = self.prefix + (len(self.prompts) if self.replace else 0)
-        return torch.cat((x[:, : self.prefix], prompts, x[:, rest:]), dim=1)
-
-
-class DropPrompts(Insert):
-    """Takes the prompts out of the stream again, so that any read-out sees the backbone's own tokens."""
-
-    def __init__(self, length: int, prefix: int) -> None:
-        super().__init__()
-        self.length = length
-        self.prefix = prefix
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((x[:, : self.prefix], x[:, self.prefix + self.length :]), dim=1)
+    def learned(self) -> Tensor:
+        return self.prompts
 
 
 def prompt_bound(anatomy: Anatomy) -> float:
     """Prompts start uniform in ±sqrt(6 / (3·patch² + D)): Xavier's bound for a patch embedding."""
     out, _, rows, columns = cast(Tensor, anatomy.stem.module.weight).shape
     return math.sqrt(6 / (3 * rows * columns + out))
+
+
+def add_shallow_prompts(anatomy: Anatomy, length: int, dropout: float) -> None:
+    """Prompts that go through all blocks. Raises Unsupported where the backbone has no place for them."""
+    width, prefix = anatomy.blocks[0].width, anatomy.prefix_tokens
+    add_prompts(anatomy, [UniformPrompts(width, length, prefix, prompt_bound(anatomy), dropout)], length)
 
 
 @METHODS.register("vpt_shallow", family="additive", tracks=("image", "openvocab", "video"))
@@ -84,10 +67,7 @@ class VPTShallow(Method):
             raise ValueError("prompt_length must be at least 1")
 
     def adapt(self, anatomy: Anatomy) -> None:
-        prefix, first = anatomy.prefix_tokens, anatomy.blocks[0]
-        prompts = Prompts(first.width, self.prompt_length, prefix, prompt_bound(anatomy), self.dropout, replace=False)
-        first.add_before(prompts)
-        anatomy.add_after_blocks(DropPrompts(self.prompt_length, prefix))
+        add_shallow_prompts(anatomy, self.prompt_length, self.dropout)
 
 
 @METHODS.register("vpt_deep", family="additive", tracks=("image", "openvocab", "video"))
@@ -112,9 +92,9 @@ class VPTDeep(Method):
             raise ValueError("prompt_length must be at least 1")
 
     def adapt(self, anatomy: Anatomy) -> None:
-        prefix, blocks = anatomy.prefix_tokens, anatomy.blocks
-        bound = prompt_bound(anatomy)
-        for index, block in enumerate(blocks):
-            prompts = Prompts(block.width, self.prompt_length, prefix, bound, self.dropout, replace=index > 0)
-            block.add_before(prompts)
-        anatomy.add_after_blocks(DropPrompts(self.prompt_length, prefix))
+        length, prefix, bound = self.prompt_length, anatomy.prefix_tokens, prompt_bound(anatomy)
+        prompts = [
+            UniformPrompts(block.width, length, prefix, bound, self.dropout, replaced=length if index else 0)
+            for index, block in enumerate(anatomy.blocks)
+        ]
+        add_prompts(anatomy, prompts, length)

@@ -12,51 +12,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...backbones import Anatomy, Insert
+from ...backbones import Anatomy
 from ...errors import Unsupported
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Context, Method, Phase
 from ..parts.bottleneck import Bottleneck, quick_gelu
 from ..parts.evolution import Architecture, Evolution, Space
+from ..parts.prompts import DropPrompts, Prompts, add_prompts
 from ..reparameterized.lora_fused import SharedDownDelta
 
 if TYPE_CHECKING:
     from ...tasks import Targets
 
 
-class ElasticPrompts(Insert):
+class ElasticPrompts(Prompts):
     """The first `used` of its prompt tokens, behind the prefix tokens, in place of the `replaced` ones of before.
 
     With none in use the stream stays as it is, and so do prompts of an earlier block.
     """
 
     def __init__(self, width: int, size: int, prefix: int, dropout: float) -> None:
-        super().__init__()
+        super().__init__(at=prefix, dropout=dropout)
         bound = math.sqrt(6 / (width * (size + 1)))  # Xavier's, of a tensor (1, size, width)
         self.prompts = nn.Parameter(torch.empty(size, width).uniform_(-bound, bound))
-        self.dropout = nn.Dropout(dropout)
-        self.prefix = prefix
         self.used = size
-        self.replaced = 0
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.used == 0:
-            return x
-        prompts = self.dropout(self.prompts[: self.used].expand(len(x), -1, -1))  # a mask for each image
-        return torch.cat((x[:, : self.prefix], prompts, x[:, self.prefix + self.replaced :]), dim=1)
+    def learned(self) -> Tensor:
+        return self.prompts[: self.used]
 
-
-class ElasticDrop(Insert):
-    """Takes the `present` prompts out of the stream again."""
-
-    def __init__(self, prefix: int) -> None:
-        super().__init__()
-        self.prefix = prefix
-        self.present = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((x[:, : self.prefix], x[:, self.prefix + self.present :]), dim=1)
+    def use(self, used: int, replaced: int) -> None:
+        self.used, self.replaced, self.present = used, replaced, used > 0
 
 
 class ElasticDelta(SharedDownDelta):
@@ -144,10 +130,11 @@ class NOAH(Method):
         chosen = self._chosen or Architecture(full, full, full)
         if {len(row) for row in asdict(chosen).values()} != {len(blocks)}:
             raise Unsupported(f"{anatomy.name} has {len(blocks)} blocks; the architecture must have a number for each")
-        prefix = anatomy.prefix_tokens
+        prompts: list[ElasticPrompts | None] = [None] * len(blocks)
         for index, block in enumerate(blocks):
             if chosen.prompts[index]:
-                block.add_before(ElasticPrompts(block.width, chosen.prompts[index], prefix, self.dropout))
+                size, prefix = chosen.prompts[index], anatomy.prefix_tokens
+                prompts[index] = ElasticPrompts(block.width, size, prefix, self.dropout)
             if chosen.rank[index]:
                 inputs = block.attention.inputs
                 down = nn.Linear(inputs[0].in_features, chosen.rank[index], bias=False)
@@ -156,7 +143,7 @@ class NOAH(Method):
             if chosen.bottleneck[index]:
                 block.mlp.add_serial(ElasticAdapter(block.width, chosen.bottleneck[index], self.dropout))
         if any(chosen.prompts):
-            anatomy.add_after_blocks(ElasticDrop(prefix))
+            add_prompts(anatomy, prompts, max(chosen.prompts))
         use(anatomy, chosen)
 
     def phases(self) -> Sequence[Phase]:
@@ -223,15 +210,15 @@ def use(anatomy: Anatomy, architecture: Architecture) -> None:
     ):
         for module in block.module.modules():
             if isinstance(module, ElasticPrompts):
-                module.used, module.replaced = prompts, present
+                module.use(prompts, replaced=present)
             elif isinstance(module, ElasticDelta):
                 module.used = rank
             elif isinstance(module, ElasticAdapter):
                 module.used = bottleneck
         present = prompts or present
     for module in anatomy.model.modules():
-        if isinstance(module, ElasticDrop):
-            module.present = present
+        if isinstance(module, DropPrompts):
+            module.length = present
 
 
 def parameters(anatomy: Anatomy, architecture: Architecture) -> int:

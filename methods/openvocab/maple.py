@@ -12,11 +12,12 @@ from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
 from ..parts.context_prompt import ContextPrompt, opening
-from ..parts.deep_prompts import ImagePrompts, TextPrompts, add_image_prompts, add_text_prompts
+from ..parts.deep_prompts import TextPrompts, add_text_prompts
+from ..parts.prompts import Prompts, add_prompts
 
 
-class CoupledPrompts(ImagePrompts):
-    """Image prompts that are a linear projection of the text prompts of the same layer.
+class CoupledPrompts(Prompts):
+    """Image prompts, at the stream's end, that are a linear projection of the text prompts of the same layer.
 
     Args:
         source: whose ``context`` (n_ctx, width) is projected; it belongs to the text tower.
@@ -25,12 +26,12 @@ class CoupledPrompts(ImagePrompts):
 
     source: ContextPrompt | TextPrompts
 
-    def __init__(self, source: ContextPrompt | TextPrompts, projection: nn.Linear, replace: bool) -> None:
-        super().__init__(replace)
+    def __init__(self, source: ContextPrompt | TextPrompts, projection: nn.Linear, replaced: int) -> None:
+        super().__init__(at=None, replaced=replaced)
         self.share("source", source, owner=False)
         self.projection = projection
 
-    def prompts(self) -> Tensor:
+    def learned(self) -> Tensor:
         return self.projection(cast(Tensor, self.source.context))
 
 
@@ -72,6 +73,6 @@ class MaPLe(Method):
         depth = min(self.depth, len(text.blocks), len(anatomy.blocks))
         deep = add_text_prompts(text, self.n_ctx, depth)
         first, other = (nn.Linear(text.width, anatomy.width) for _ in range(2))
-        coupled = [CoupledPrompts(prompt, first, replace=False)]
-        coupled += [CoupledPrompts(source, copy.deepcopy(other), replace=True) for source in deep]
-        add_image_prompts(anatomy, coupled, self.n_ctx)
+        coupled = [CoupledPrompts(prompt, first, replaced=0)]
+        coupled += [CoupledPrompts(source, copy.deepcopy(other), replaced=self.n_ctx) for source in deep]
+        add_prompts(anatomy, coupled, self.n_ctx, before_first_norm=True)

@@ -16,8 +16,9 @@ from ..adapted_model import AdaptedModel
 from ..classifiers import OpenVocabularyClassifier
 from ..method import Context, Method
 from ..parts.context_prompt import opening
-from ..parts.deep_prompts import add_independent_prompts, without_prompts
+from ..parts.deep_prompts import add_independent_prompts
 from ..parts.imagenet_templates import IMAGENET_TEMPLATES
+from ..parts.prompts import without_prompts
 from ..parts.taught_prompt import TaughtPrompt
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from peftmark.errors import PeftmarkError
 from peftmark.methods import AdaptedModel
 from peftmark.methods.openvocab.promptsrc import epoch_weights
 from peftmark.methods.parts.context_prompt import embedded_words
-from peftmark.methods.parts.deep_prompts import without_prompts
+from peftmark.methods.parts.prompts import without_prompts
 
 
 def parts(model: AdaptedModel) -> tuple[list[Tensor], list[Tensor]]:
@@ -37,7 +37,7 @@ def parts(model: AdaptedModel) -> tuple[list[Tensor], list[Tensor]]:
     text = [block.module.slots["before"][0].context for block in model.text.blocks if "slots" in block.module._modules]
     before = [model.anatomy.model.ln_pre.slots["before"][0]]
     before += [b.module.slots["before"][0] for b in model.anatomy.blocks if "slots" in b.module._modules]
-    return text, [insert.prompts() for insert in before]
+    return text, [insert.learned() for insert in before]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import io
 import re
 import subprocess
 import sys
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
+from tokenize import COMMENT
 
 import pytest
 
@@ -14,6 +19,8 @@ from peftmark import METHODS
 
 ROOT = Path(peftmark.__file__).parent
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+OTHERS_DOCUMENTS = {"DATASETS.md"}
+"""CoOp's."""
 needs_checkout = pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="documents are not in the wheel")
 
 
@@ -54,26 +61,81 @@ def test_examples_run(tmp_path: Path) -> None:
     assert "mine/tiny" in page
 
 
+def documents() -> list[Path]:
+    """Those at the root, and the READMEs of the folders."""
+    found = [*(ROOT / name for name in DOCUMENTS), *ROOT.glob("[!.]*/**/*.md")]
+    return [path for path in found if in_checkout(path)]
+
+
+def in_checkout(path: Path) -> bool:
+    return not {"runs", "build", "node_modules"} & set(path.relative_to(ROOT).parts)
+
+
 @needs_checkout
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_lead_somewhere(document: str) -> None:
-    targets = re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text())
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+def test_the_readme_is_short_and_every_room_of_the_house_has_one() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130
+    for room in ("backbones", "benchmark", "benchmark/measure", "leaderboard", "methods", "results", "tasks"):
+        assert f"({room}/README.md)" in (ROOT / "README.md").read_text(), room
+
+
+@needs_checkout
+def test_links_lead_somewhere() -> None:
+    assert len(documents()) > 15
+    absent = [
+        (str(document.relative_to(ROOT)), target)
+        for document in documents()
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text())
+        if not (document.parent / target).exists()
+    ]
+    assert absent == []
 
 
 @needs_checkout
 def test_files_that_documents_name_are_there() -> None:
     """A path with a folder in it is from the root or from the document's own folder."""
-    documents = [*(ROOT / name for name in DOCUMENTS), *ROOT.glob("[!.]*/**/README.md")]
-    documents = [path for path in documents if not {"runs", "build"} & set(path.relative_to(ROOT).parts)]
-    assert len(documents) > 8
     absent = [
         (str(document.relative_to(ROOT)), name)
-        for document in documents
+        for document in documents()
         for name in re.findall(r"`(\w+(?:/\w+)+\.(?:py|md|toml))`", document.read_text())
         if not (ROOT / name).exists() and not (document.parent / name).exists()
     ]
     assert absent == []
+
+
+def prose(file: Path) -> Iterator[str]:
+    """Comments, and strings that stand alone: docstrings."""
+    source = file.read_text(encoding="utf-8")
+    yield from (
+        token.string for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type == COMMENT
+    )
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value.value
+
+
+@needs_checkout
+def test_documents_that_code_names_are_there() -> None:
+    """From the root, from the file's own folder, or, of a name alone, anywhere."""
+    names = {path.name for path in documents()}
+    files = [file for pattern in ("*.py", "[!.]*/**/*.py") for file in ROOT.glob(pattern) if in_checkout(file)]
+    named = [(file, name) for file in files for text in prose(file) for name in re.findall(r"[\w/-]+\.md\b", text)]
+    assert named
+    absent = [
+        (str(file.relative_to(ROOT)), name)
+        for file, name in named
+        if name not in {*names, *OTHERS_DOCUMENTS} and not (ROOT / name).exists() and not (file.parent / name).exists()
+    ]
+    assert absent == []
+
+
+@needs_checkout
+def test_moved_modules_are_where_the_changelog_says() -> None:
+    rows = re.findall(
+        r"^\| `peftmark\.([\w.]+)` \| `(?:peftmark\.)?([\w.]+)`", (ROOT / "CHANGELOG.md").read_text(), re.M
+    )
+    assert len(rows) > 50
+    assert [new for _, new in rows if not (ROOT / f"{new.replace('.', '/')}.py").exists()] == []
+    assert [old for old, _ in rows if (ROOT / f"{old.replace('.', '/')}.py").exists()] == []
 
 
 @needs_checkout

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .errors import PeftmarkError
     from .methods import Method
     from .registry import BACKBONES, METHODS, TASKS
-    from .results import load_costs, load_results
+    from .results import load_costs, load_predictions, load_results
     from .tasks import Task
 
 __version__ = "0.1.0"
@@ -31,6 +31,7 @@ _HOME = {
     "Task": "tasks",
     "adapt": "adapting",
     "load_costs": "results",
+    "load_predictions": "results",
     "load_results": "results",
 }
 
@@ -45,6 +46,7 @@ __all__ = [
     "Task",
     "adapt",
     "load_costs",
+    "load_predictions",
     "load_results",
 ]
 

@@ -47,6 +47,12 @@ if TYPE_CHECKING:
 @click.option(
     "--cache/--no-cache", default=True, help="Compute what comes before a method's first change once, not every step."
 )
+@click.option(
+    "--predictions/--no-predictions",
+    default=True,
+    show_default=True,
+    help="Keep what is predicted of every test example, beside the records.",
+)
 @click.option("--save-adapters", is_flag=True, help="Keep what was trained, as safetensors beside the records.")
 @click.option("--available", is_flag=True, help="Leave out what has no data or weights here, and run the rest.")
 @click.option("--dry-run", is_flag=True, help="Print what would be run, what is missing, and what it would take.")
@@ -74,6 +80,7 @@ def run_command(
     precision: str | None,
     timeout: float | None,
     cache: bool,
+    predictions: bool,
     save_adapters: bool,
     available: bool,
     dry_run: bool,
@@ -131,6 +138,7 @@ def run_command(
         jobs=jobs or (cores if found.type == "cpu" else 1),
         timeout_s=timeout,
         save_adapters=save_adapters,
+        predictions=predictions,
         plugins=tuple(str(Path(file).resolve()) for file in plugins),
         checkpoints=planned.checkpoints,
         cache=cache,

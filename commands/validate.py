@@ -23,7 +23,7 @@ def validate_command(folder: Path, into: Path | None) -> None:
     Exit status 1 where something is wrong or in conflict; what is sound is merged all the same.
     """
     from ..results import Store
-    from ..results.validation import check_adapters, check_costs, check_runs, merge
+    from ..results.validation import check_adapters, check_costs, check_predictions, check_runs, merge
 
     if not folder.is_dir():
         raise PeftmarkError(f"no results folder {folder}: name one that holds records")
@@ -35,6 +35,7 @@ def validate_command(folder: Path, into: Path | None) -> None:
     sound = f"{len(runs.records)} runs and {len(costs.records)} cost records are sound"
     if into is None:
         problems += check_adapters(source, runs.records).problems
+        problems += check_predictions(source, runs.records).problems
         summary = sound
     else:
         ours, theirs = into.resolve(), folder.resolve()
@@ -45,7 +46,8 @@ def validate_command(folder: Path, into: Path | None) -> None:
             target.remove_temporary_files()
             merged = merge(source, target, runs, costs)
         problems += merged.problems
-        copied = f"{merged.runs} runs, {merged.costs} cost records, {merged.adapters} adapters and {merged.cards} cards"
+        copied = f"{merged.runs} runs, {merged.costs} cost records, {merged.adapters} adapters, "
+        copied += f"{merged.predictions} files of predictions and {merged.cards} cards"
         summary = f"{sound}; copied {copied} into {into}, {merged.known} were there"
     for problem in problems:
         click.echo(problem)

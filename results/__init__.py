@@ -14,6 +14,7 @@ from .cost import (
     decode_cost,
 )
 from .frame import costs_to_frame, load_costs, load_results, to_frame
+from .predictions import load_predictions, predictions_file, predictions_sha256, read_predictions, write_predictions
 from .record import (
     FAITHFUL,
     FINISHED,
@@ -78,10 +79,15 @@ __all__ = [
     "decode_record",
     "encode_record",
     "load_costs",
+    "load_predictions",
     "load_results",
+    "predictions_file",
+    "predictions_sha256",
     "read_cards",
+    "read_predictions",
     "to_frame",
     "write_atomically",
     "write_card",
     "write_manifest",
+    "write_predictions",
 ]

@@ -22,6 +22,9 @@ CARDS = "cards"
 ADAPTERS = "adapters"
 """Sub-folder that ``--save-adapters`` fills with safetensors files."""
 
+PREDICTIONS = "predictions"
+"""Sub-folder of what was predicted of every example (see `predictions`)."""
+
 COSTS = "costs"
 """Sub-folder of cost records."""
 
@@ -133,7 +136,7 @@ class Store:
         # the folder's own before its sub-folders': where a record lies twice, `paths` and `load` mean the same one
         for path in sorted(self.root.rglob("*.json"), key=lambda path: (len(path.parts), path)):
             parts = path.relative_to(self.root).parts[:-1]
-            if not {CARDS, ADAPTERS, COSTS, PERF} & set(parts) and not path.name.startswith("."):
+            if not {CARDS, ADAPTERS, PREDICTIONS, COSTS, PERF} & set(parts) and not path.name.startswith("."):
                 yield path
 
     def cost_files(self) -> Iterator[Path]:

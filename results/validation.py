@@ -17,8 +17,9 @@ from typing import Generic, TypeVar
 from ..errors import PeftmarkError
 from .cards import KINDS, Card, card_path, read_card, write_card
 from .cost import CostRecord, decode_cost
+from .predictions import predictions_file, predictions_problems
 from .record import RunRecord, decode_record
-from .store import ADAPTERS, COSTS, Store, write_atomically
+from .store import ADAPTERS, COSTS, PREDICTIONS, Store, write_atomically
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -40,6 +41,7 @@ class Merged:
     runs: int = 0
     costs: int = 0
     adapters: int = 0
+    predictions: int = 0
     cards: int = 0
     known: int = 0
     """Records that are there already, byte for byte or in all that counts."""
@@ -172,8 +174,23 @@ def check_adapters(store: Store, runs: Mapping[str, tuple[RunRecord, Path]]) -> 
     return checked
 
 
+def check_predictions(store: Store, runs: Mapping[str, tuple[RunRecord, Path]]) -> Checked[RunRecord]:
+    """Files of predictions: `records` has those that are what a sound record beside them says."""
+    checked = Checked[RunRecord]()
+    for path in sorted(store.root.rglob(f"{PREDICTIONS}/*.npz")):
+        record, place = runs.get(path.stem, (None, None))
+        if record is None or place is None or predictions_file(place) != path:
+            checked.problems.append(f"{path}: there is no sound record {path.stem}.json that it belongs to")
+            continue
+        problems = list(predictions_problems(record, path))
+        checked.problems += problems
+        if not problems:
+            checked.records[path.stem] = (record, path)
+    return checked
+
+
 def merge(source: Store, into: Store, runs: Checked[RunRecord], costs: Checked[CostRecord]) -> Merged:
-    """Copy sound records, their adapters and their cards; call it under the lock of `into`.
+    """Copy sound records, their adapters, predictions and cards; call it under the lock of `into`.
 
     What `into` has already stays as it is: an equal record is counted as known, another one of the same spec is a
     problem that a person must settle.
@@ -190,8 +207,20 @@ def merge(source: Store, into: Store, runs: Checked[RunRecord], costs: Checked[C
             merged.adapters += 1
         elif target.read_bytes() != path.read_bytes():
             merged.problems.append(f"{path}: {target} is another adapter of run {name}; it is kept")
+    _merge_predictions(check_predictions(source, runs.records), check_runs(into), merged)
     _merge_cards(source.root, into.root, merged)
     return merged
+
+
+def _merge_predictions(theirs: Checked[RunRecord], ours: Checked[RunRecord], merged: Merged) -> None:
+    """Those of records that are the same here and there, where there are none."""
+    merged.problems += theirs.problems
+    for name, (record, path) in theirs.records.items():
+        mine, place = ours.records.get(name, (None, path))
+        target = predictions_file(place)
+        if mine == record and not target.exists():
+            write_atomically(target, path.read_bytes())
+            merged.predictions += 1
 
 
 def _merge_records(theirs: Checked[R], ours: Checked[R], folder: Path, merged: Merged) -> int:

@@ -16,7 +16,7 @@ import peftmark
 ROOT = Path(peftmark.__file__).parent
 PROMISED = {
     "BACKBONES", "METHODS", "SUITES", "TASKS", "Anatomy", "Method", "PeftmarkError", "Task", "adapt", "load_costs",
-    "load_results",
+    "load_predictions", "load_results",
 }  # fmt: skip
 
 

@@ -53,6 +53,8 @@ class Options:
     jobs: int
     timeout_s: float | None
     save_adapters: bool
+    predictions: bool
+    """Whether what a run predicts of every test example is kept beside its record."""
     plugins: tuple[str, ...]
     checkpoints: dict[str, Path] = field(default_factory=dict)
     """Local weights files by sha256."""

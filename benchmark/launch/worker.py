@@ -13,7 +13,7 @@ import torch
 
 from ...errors import PeftmarkError
 from ...registry import load_plugins
-from ...results import ADAPTERS, CostRecord, CostSpec, RunRecord, RunSpec, Store
+from ...results import ADAPTERS, CostRecord, CostSpec, RunRecord, RunSpec, Store, predictions_file
 from ...tasks import draw_of
 from ..measure.profile import profile
 from ..plan.runs import Spec
@@ -85,8 +85,12 @@ def _run(spec: RunSpec, options: Options) -> RunRecord:
     store = Store(options.results)
     adapter = Path(options.results) / ADAPTERS / f"{spec.run_id}.safetensors" if options.save_adapters else None
     checkpoint = options.checkpoints.get(spec.backbone.weights)
-    record = run(spec, torch.device(options.device), checkpoint, adapter, _cache)
-    store.write(record, options.places.get(spec.id))
+    place = options.places.get(spec.id, store.root / f"{spec.run_id}.json")
+    predictions = predictions_file(place)
+    predictions.unlink(missing_ok=True)  # of a record that is made anew
+    kept = predictions if options.predictions else None
+    record = run(spec, torch.device(options.device), checkpoint, adapter, _cache, kept)
+    store.write(record, place)
     if record.status == "ok":
         write_pair_cards(store.root, spec.method.name, spec.backbone.name)
         write_task_card(store.root, *load_task(spec.task.name, draw_of(spec.task.name, spec.seed)))

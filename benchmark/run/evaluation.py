@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import Unsupported
@@ -105,9 +106,6 @@ def predict(
     return {name: torch.cat([each[name] for each in kept]) for name in kept[0]}, metric.value()
 
 
-def predictions_sha256(predictions: Mapping[str, Predictions]) -> str:
-    """Of what is predicted of all splits' examples, by sorted name."""
-    digest = hashlib.sha256()
-    for name in sorted(predictions):
-        digest.update(predictions[name]["predicted"].contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def as_arrays(predictions: Predictions) -> dict[str, NDArray[Any]]:
+    """The same for a file of predictions."""
+    return {name: values.numpy() for name, values in predictions.items()}

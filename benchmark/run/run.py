@@ -31,13 +31,15 @@ from ...results import (
     Storage,
     TestFigure,
     Time,
+    predictions_sha256,
     write_atomically,
+    write_predictions,
 )
 from ...tasks import Task, TaskData, draw_of, make_task
 from ..environment import environment
 from ..plan.preset import load_presets
 from ..plan.protocol import protocol_of
-from .evaluation import Evaluator, predictions_sha256
+from .evaluation import Evaluator, as_arrays
 from .failures import error_info, status_of
 from .inputs import TRAIN, Inputs, TrainingBatches
 from .memory_savings import hold_frozen
@@ -74,17 +76,19 @@ def run(
     checkpoint: Path | None = None,
     adapter_file: Path | None = None,
     cache: PrefixCache | None = None,
+    predictions_file: Path | None = None,
 ) -> RunRecord:
     """Carry out a run. Never raises for what a run can do wrong: the record's status says it.
 
     Args:
         checkpoint: the weights file, where the spec's weights are not the backbone's own.
         adapter_file: where the trained tensors are saved (safetensors); None does not save them.
+        predictions_file: where what it predicts of every test example is kept; None does not keep it.
         cache: what this process keeps from run to run of untouched prefixes' outputs; None computes them in every step.
     """
     progress = _Progress()
     try:
-        quality = _run(spec, device, checkpoint, adapter_file, cache, progress)
+        quality = _run(spec, device, checkpoint, adapter_file, cache, predictions_file, progress)
     except Exception as error:
         return _record(spec, device, progress, status=status_of(error), error=error_info(error, progress.phase))
     return _record(spec, device, progress, status="ok", quality=quality)
@@ -96,6 +100,7 @@ def _run(
     checkpoint: Path | None,
     adapter_file: Path | None,
     cache: PrefixCache | None,
+    predictions_file: Path | None,
     progress: _Progress,
 ) -> Quality:
     protocol = protocol_of(spec.protocol)
@@ -140,12 +145,15 @@ def _run(
     progress.found = model.method.found()
     with progress.enter("evaluation"):
         validation = evaluator.validation()[1] if evaluator.validates else None
-        predictions, figures = evaluator.tests()
+        tested, figures = evaluator.tests()
+        predictions = {name: as_arrays(of_split) for name, of_split in tested.items()}
         variants = evaluator.variants()
     adapter = safetensors.torch.save(model.adapter_state_dict())
     progress.storage = Storage(adapter_bytes=len(adapter))
     if adapter_file is not None:
         write_atomically(adapter_file, adapter)
+    if predictions_file is not None:
+        write_predictions(predictions_file, predictions)
     metric = model.objective.metric()
     return Quality(
         metric=task.metric or metric.name,

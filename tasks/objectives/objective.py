@@ -76,7 +76,8 @@ class Objective(ABC):
         """Outputs (N, …) of a test -> what is kept of each example, by name, all (N, …) on the outputs' device.
 
         ``predicted`` is among them: what the record's `predictions_sha256` is of. The others are the objective's own,
-        e.g. ``target``, ``probability_true``, ``probability_max``.
+        e.g. ``target``, ``probability_true``, ``probability_max``. Rows of any number an example are one tensor of all
+        rows, with a second, ``…_lengths`` (N,), of how many each has.
         """
 
     @abstractmethod

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import peftmark
 from peftmark.results import Store
 
 FILE = Path(__file__).with_name("attributes.py")
@@ -42,6 +43,18 @@ def test_from_task_to_board(command: Callable[..., Any], folder: Path) -> None:
         "upper left", "upper right", "lower left", "lower right", ""
     }  # fmt: skip
 
+    kept = peftmark.load_predictions(runs)
+    assert set(kept) == {record.run_id for record in records.values()}
+    for record in records.values():
+        quality, found = record.quality, kept[record.run_id]["test"]
+        assert quality is not None
+        assert {name: values.shape for name, values in found.items()} == {
+            "predicted": (32, 4),
+            "target": (32, 4),
+            "probability": (32, 4),
+        }
+        assert (found["predicted"] != found["target"]).sum() / 32 == quality.test  # the figure is in them
+        assert ((found["probability"] > 0.5) == found["predicted"]).all()
     assert command("validate", runs).code == 0
     assert command("board", "--results", runs, "--out", board).code == 0
     page = (board / "index.html").read_text()
@@ -50,3 +63,18 @@ def test_from_task_to_board(command: Callable[..., Any], folder: Path) -> None:
     assert "wrong attributes in attributes" in page
     of_run = (board / "runs" / f"{records['lora'].run_id}.html").read_text()
     assert re.search(r"<strong>\d\.\d\d attributes</strong> on 32 samples", of_run)
+
+
+def test_predictions_are_kept_or_not(command: Callable[..., Any], folder: Path) -> None:
+    """Kept by default; made anew without them, a record is not left with those of the run before."""
+    runs = folder / "kept"
+    run = ("run", "--task", "toy/quarters", "--backbone", "embedded/vit", "--results", runs, "--import", FILE)
+    run = (*run, "--method", "linear", "--set", "protocol.epochs=1")
+    assert command(*run).code == 0
+    [before] = peftmark.load_predictions(runs).values()
+    assert command(*run, "--existing", "overwrite").code == 0
+    [again] = peftmark.load_predictions(runs).values()
+    assert all((before["test"][name] == again["test"][name]).all() for name in before["test"])
+    assert command(*run, "--existing", "overwrite", "--no-predictions").code == 0
+    assert peftmark.load_predictions(runs) == {}
+    assert command("validate", runs).code == 0

@@ -12,9 +12,9 @@ import torch
 from peftmark.backbones import find_backbone
 from peftmark.benchmark.plan.protocol import protocol_of
 from peftmark.benchmark.plan.runs import Request, plan
-from peftmark.benchmark.run.evaluation import predictions_sha256
 from peftmark.benchmark.run.run import load_task, run
 from peftmark.registry import METHODS
+from peftmark.results import predictions_sha256
 
 TASK, BACKBONE = "embedded/digits", "embedded/vit"
 
@@ -56,4 +56,6 @@ def test_harness_overhead(compare, method: str) -> None:
     del predictions["validation"]
     assert record.quality.test == task.headline(accuracies)
     assert [epoch["train_loss"] for epoch in record.quality.curve] == losses
-    assert record.quality.predictions_sha256 == predictions_sha256(predictions)
+    assert record.quality.predictions_sha256 == predictions_sha256(
+        {name: {"predicted": labels.numpy()} for name, labels in predictions.items()}
+    )

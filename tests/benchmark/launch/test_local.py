@@ -285,7 +285,7 @@ def test_a_record_that_cannot_be_written_does_not_end_the_others(toys_spec: RunS
     from peftmark.benchmark.launch.outcome import Options
 
     (tmp_path / "file").write_text("")
-    options = Options(tmp_path / "file" / "results", "cpu", 1, None, False, ())
+    options = Options(tmp_path / "file" / "results", "cpu", 1, None, False, True, ())
     outcome = _failed(toys_spec, options, "timeout", ErrorInfo(phase="run", type="TimeoutError", message="too long"))
     assert (outcome.status, outcome.message) == ("error", "too long; its record cannot be written (Not a directory)")
 

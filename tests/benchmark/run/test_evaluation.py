@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 
 from peftmark import Method
 from peftmark.backbones import Pixels
-from peftmark.benchmark.run.evaluation import predict, predictions_sha256
+from peftmark.benchmark.run.evaluation import predict
 from peftmark.benchmark.run.inputs import BATCH_SIZE, Inputs, TrainingBatches
 from peftmark.methods import Views
 from peftmark.tasks import Classification, Split, TaskData
@@ -112,14 +110,6 @@ def test_views_of_a_video_are_averaged_as_probabilities(black: int, views: int, 
     videos = BATCH_SIZE // (4 * views)  # a batch
     full, rest = divmod(40, videos)
     assert model.batches == [(n * views, 4, 3, 2, 2) for n in [*[videos] * full, *[rest] * (rest > 0)]]
-
-
-def test_the_hash_is_of_the_labels_by_split_name() -> None:
-    by_hand = hashlib.sha256(struct.pack("<5q", 3, 1, 2, 0, 1)).hexdigest()
-    base, new = {"predicted": torch.tensor([3, 1, 2])}, {"predicted": torch.tensor([0, 1])}
-    assert predictions_sha256({"new": new, "base": base}) == by_hand
-    assert predictions_sha256({"base": {**base, "target": torch.zeros(3)}, "new": new}) == by_hand
-    assert predictions_sha256({"new": base, "base": new}) != by_hand
 
 
 class Viewing(Method):

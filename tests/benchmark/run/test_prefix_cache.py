@@ -374,7 +374,7 @@ def test_a_worker_without_it_writes_the_same(
     found = []
     for cache in (True, False):
         results = tmp_path / str(cache)
-        worker.start(Options(results, "cpu", 1, None, False, (), made.checkpoints, cache))
+        worker.start(Options(results, "cpu", 1, None, False, True, (), made.checkpoints, cache))
         assert [worker.work(spec).status for spec in made.specs] == ["ok", "ok"]
         assert (worker._cache.computed if worker._cache else None) == (3 if cache else None)
         records = [decode_record(path.read_bytes(), path) for path in sorted(results.glob("*.json"))]

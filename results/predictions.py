@@ -1,0 +1,147 @@
+"""What a model predicted of every example: ``<folder of the record>/predictions/<run_id>.npz``, beside its record.
+
+Paired comparisons, calibration and ensembles are computed from them. Compressed arrays, no pickles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import PeftmarkError
+from .record import RunRecord
+from .store import PREDICTIONS, Store, write_atomically
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Predictions = Mapping[str, Mapping[str, "NDArray[Any]"]]
+"""By test split, then by what it is: ``predicted``, and what else the task's objective keeps. The first axis is the
+examples', in their order; of labels these are ``target``, ``probability_true`` and ``probability_max``, too."""
+
+PREDICTED = "predicted"
+
+LENGTHS = "_lengths"
+"""Of rows of any number an example: ``predicted`` has all rows, ``predicted_lengths`` how many each example has."""
+
+
+def predictions_file(record: Path) -> Path:
+    """Where the predictions of a record's file lie."""
+    return record.parent / PREDICTIONS / f"{record.stem}.npz"
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write a file whole or not at all. Equal predictions give equal bytes."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for split in sorted(predictions):
+            for name, values in predictions[split].items():
+                data = io.BytesIO()
+                np.lib.format.write_array(data, np.ascontiguousarray(values), allow_pickle=False)
+                # not np.savez: it writes the time of day into the archive
+                archive.writestr(zipfile.ZipInfo(f"{split}/{name}.npy"), data.getvalue(), zipfile.ZIP_DEFLATED)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_predictions(path: Path) -> dict[str, dict[str, NDArray[Any]]]:
+    """
+    Raises:
+        PeftmarkError: where there is no such file, or it is none of predictions (damaged, pickled, of another kind).
+    """
+    import numpy as np
+
+    found: dict[str, dict[str, NDArray[Any]]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for key in arrays.files:
+                split, _, name = key.rpartition("/")
+                found.setdefault(split, {})[name] = values = arrays[key]
+                if not isinstance(values, np.ndarray):
+                    raise ValueError(f"{key} is no array")
+    except FileNotFoundError as error:
+        raise PeftmarkError(f"{path} is not there: was it run with --no-predictions?") from error
+    except Exception as error:  # a damaged archive raises what zlib, zipfile, struct or numpy like
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise PeftmarkError(f"{path} holds no predictions ({reason})") from error
+    for split, of_split in found.items():
+        if not split or examples(of_split) is None:
+            raise PeftmarkError(f"{path} holds no predictions (those of {split!r} are not one an example)")
+    if not found:
+        raise PeftmarkError(f"{path} holds no predictions (it is empty)")
+    return found
+
+
+def examples(arrays: Mapping[str, NDArray[Any]]) -> int | None:
+    """Of how many examples a split's predictions are; None where they do not agree, or nothing is predicted."""
+    counts = set()
+    for name, values in arrays.items():
+        lengths = arrays.get(f"{name}{LENGTHS}", values)
+        if lengths.ndim < 1 or values.ndim < 1 or (lengths is not values and lengths.sum() != len(values)):
+            return None
+        counts.add(len(lengths))
+    return counts.pop() if PREDICTED in arrays and len(counts) == 1 else None
+
+
+def predictions_sha256(predictions: Predictions) -> str:
+    """Of what is predicted of all splits' examples, by sorted name."""
+    digest = hashlib.sha256()
+    for split in sorted(predictions):
+        digest.update(predictions[split][PREDICTED].tobytes())
+    return digest.hexdigest()
+
+
+def load_predictions(
+    results: str | Path, run_ids: str | Iterable[str] | None = None
+) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
+    """Predictions by run id, then by test split and name: ``load_predictions("runs")[run_id]["test"]["predicted"]``.
+
+    Args:
+        run_ids: one or several; None for all runs of the folder that kept theirs.
+
+    Raises:
+        PeftmarkError: where there is no such folder or run, where a run of `run_ids` kept none, or a file is damaged.
+    """
+    store = Store(results)
+    if not store.root.is_dir():
+        raise PeftmarkError(f"no results folder {results}: name one that holds records")
+    files = {run_id: predictions_file(path) for run_id, path in store.paths().items()}
+    if run_ids is None:
+        return {run_id: read_predictions(file) for run_id, file in files.items() if file.exists()}
+    wanted = [run_ids] if isinstance(run_ids, str) else list(run_ids)
+    for run_id in wanted:
+        if run_id not in files:
+            raise PeftmarkError(f"no run {run_id} in {results}")
+    return {run_id: read_predictions(files[run_id]) for run_id in wanted}
+
+
+def predictions_problems(record: RunRecord, path: Path) -> Iterator[str]:
+    """What cannot be true of the predictions of a record."""
+    try:
+        predictions = read_predictions(path)
+    except PeftmarkError as error:
+        yield str(error)
+        return
+    quality = record.quality
+    if quality is None:
+        yield f"{path}: a run of status {record.status} has no predictions"
+        return
+    sizes = {split: examples(arrays) for split, arrays in predictions.items()}
+    expected = {split: figure.n for split, figure in quality.tests.items()}
+    if sizes != expected:
+        yield f"{path}: it has {sizes} examples, its record's tests {expected}"
+    elif predictions_sha256(predictions) != quality.predictions_sha256:
+        yield f"{path}: they are not the predictions of its record (predictions_sha256 differs)"
+    for split, arrays in predictions.items():
+        for name, values in arrays.items():
+            if name.startswith("probability") and not _probabilities(values):
+                yield f"{path}: {split}/{name} are no probabilities"
+
+
+def _probabilities(values: NDArray[Any]) -> bool:
+    return values.dtype.kind == "f" and bool((values >= 0).all() and (values <= 1).all())  # NaN is neither

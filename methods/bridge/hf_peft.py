@@ -23,7 +23,7 @@ from ...errors import NotMergeable, PeftmarkError, Unsupported
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Context, Method, check_hyperparameters
-from ..reparameterized.lora import Projection
+from ..parts.low_rank import Projection
 
 if TYPE_CHECKING:
     from ...tasks import Targets

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ...backbones import Anatomy, Insert, WeightDelta
+from ...backbones import Anatomy, Insert
 from ...registry import METHODS
 from ..additive.prefix_tuning import MlpPrefix, PrefixTrunk
 from ..method import Method
 from ..parts.bottleneck import Bottleneck
+from ..parts.low_rank import LowRank
 
 INIT_STD = 0.02
 """BERT's initializer range, which the official code draws all but LoRA from."""
@@ -48,20 +46,18 @@ class GatedPrefix(MlpPrefix):
         return keys * gate, values * gate
 
 
-class GatedLowRank(WeightDelta):
+class GatedLowRank(LowRank):
     """``gate(x) * B A x``: the gate, one a sample, takes the place of alpha / rank, so nothing can be folded."""
 
     fold_into = Insert.fold_into
 
     def __init__(self, in_features: int, out_features: int, rank: int) -> None:
-        super().__init__()
-        self.down = nn.Parameter(torch.empty(rank, in_features))
-        self.up = nn.Parameter(torch.zeros(out_features, rank))
-        self.gate = TokenGate(in_features)
-        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+        gate = TokenGate(in_features)
+        super().__init__(in_features, out_features, rank, scale=1.0, dropout=0.0)
+        self.gate = gate
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.linear(F.linear(x, self.down), self.up) * self.gate(x)
+        return super().forward(x, weight) * self.gate(x)
 
 
 class GatedBottleneck(Insert):

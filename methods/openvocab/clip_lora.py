@@ -9,7 +9,7 @@ from typing import ClassVar
 from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
-from ..reparameterized.lora import LowRank, Projection
+from ..parts.low_rank import LowRank, Projection
 
 
 @METHODS.register("clip_lora", family="openvocab", tracks=("openvocab",))

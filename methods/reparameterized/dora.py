@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...backbones import Affine, Anatomy, Insert
 from ...registry import METHODS
 from ..method import Method
-from .lora import LowRank, Projection
+from ..parts.low_rank import LowRank, Projection
 
 
 class Magnitude(Insert):

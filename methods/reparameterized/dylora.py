@@ -15,7 +15,7 @@ from ...backbones import Anatomy, WeightDelta
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Context, Method, Variant
-from .lora import LowRank, Projection
+from ..parts.low_rank import LowRank, Projection
 
 if TYPE_CHECKING:
     from ...tasks import Targets

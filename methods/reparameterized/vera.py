@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ...backbones import Anatomy, WeightDelta
 from ...registry import METHODS
 from ..method import Method
-from .lora import Projection
+from ..parts.low_rank import Projection
 
 
 class RandomProjections(nn.Module):

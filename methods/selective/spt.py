@@ -14,8 +14,8 @@ from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Batches, Method
 from ..parts.bottleneck import Bottleneck
+from ..parts.low_rank import LowRank
 from ..parts.scoring import check_share, draw, squared_gradients
-from ..reparameterized.lora import LowRank
 
 CLASS_TOKENS = ("cls_token", "class_embedding")
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from peftmark.backbones import Anatomy, Insert, PackedTexts, find_backbone
 from peftmark.backbones.anatomy import packed_texts
-from peftmark.methods.reparameterized.lora import LowRank
+from peftmark.methods.parts.low_rank import LowRank
 
 
 class Update(Insert):

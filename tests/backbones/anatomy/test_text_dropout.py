@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from peftmark.backbones import Anatomy, Insert, PackedTexts, TextTower, find_backbone
 from peftmark.methods import OpenVocabularyClassifier, adapt
 from peftmark.methods.parts.context_prompt import ContextPrompt
-from peftmark.methods.reparameterized.lora import LowRank
+from peftmark.methods.parts.low_rank import LowRank
 
 NAMES = ("red apple", "grinning face", "dog")
 

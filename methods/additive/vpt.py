@@ -92,9 +92,10 @@ class VPTDeep(Method):
             raise ValueError("prompt_length must be at least 1")
 
     def adapt(self, anatomy: Anatomy) -> None:
-        length, prefix, bound = self.prompt_length, anatomy.prefix_tokens, prompt_bound(anatomy)
+        length, prefix, blocks = self.prompt_length, anatomy.prefix_tokens, anatomy.blocks
+        bound = prompt_bound(anatomy)
         prompts = [
             UniformPrompts(block.width, length, prefix, bound, self.dropout, replaced=length if index else 0)
-            for index, block in enumerate(anatomy.blocks)
+            for index, block in enumerate(blocks)
         ]
         add_prompts(anatomy, prompts, length)

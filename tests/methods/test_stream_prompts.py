@@ -6,7 +6,7 @@ import pytest
 import torch
 from by_hand import WIDTH, anatomy
 
-from peftmark.methods import adapt
+from peftmark.adapting import adapt
 from peftmark.methods.parts.prompts import DropPrompts, Prompts, add_prompts, without_prompts
 
 

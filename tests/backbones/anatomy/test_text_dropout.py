@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from peftmark.adapting import adapt
 from peftmark.backbones import Anatomy, Insert, PackedTexts, TextTower, find_backbone
-from peftmark.methods import OpenVocabularyClassifier, adapt
+from peftmark.methods import OpenVocabularyClassifier
 from peftmark.methods.parts.context_prompt import ContextPrompt
 from peftmark.methods.parts.low_rank import LowRank
 

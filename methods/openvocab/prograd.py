@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...backbones import Anatomy, TextTower
+from ...backbones import Anatomy
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..classifiers import OpenVocabularyClassifier
@@ -40,15 +40,19 @@ class ProGrad(Method):
     times `weight` (the paper's λ), is taken away first (see `aligned`). Of g_kl only the direction counts, so the
     official code's factor T² has no effect and is not here. 8,192 parameters on CLIP ViT-B/16.
 
-    The context (n_ctx, width) starts as zeros with the words before the class name in the task's first template that
-    has any at their end (trainers/prograd.py of BeierZhu/Prompt-align); of more words than `n_ctx` the last count. The
-    official templates put what is said behind a name in front ("a type of pet, a photo of a {}."); here they are the
-    task's own. The zero-shot teacher is the mean over these.
+    The context (n_ctx, width) starts as zeros, at their end the words before the class name in the task's first
+    template that has any (trainers/prograd.py of BeierZhu/Prompt-align). It has as many vectors for these as they are
+    words: where some are two tokens, as a word and its comma, the context stands for the first of the tokens and the
+    others stay frozen behind it, as there: of "a type of pet, a photo of a" that is the last "a". Of more words than
+    `n_ctx`, which the official code refuses, the last count. The official templates put what is said behind a name in
+    front ("a type of pet, a photo of a {}."); here they are the task's own. The zero-shot teacher is the mean over
+    these.
 
     The official rule divides by the norm of g_kl, also where that is zero, and compares with the NaN that comes of it;
     here g_ce trains then, by rule.
     """
 
+    version: ClassVar[int] = 2
     identity_at_start: ClassVar[bool] = False
     looks_at_images: ClassVar[bool] = False
 
@@ -63,17 +67,15 @@ class ProGrad(Method):
 
     def adapt(self, anatomy: Anatomy) -> None:
         text = anatomy.text_tower()
-        text.insert_prompt(TaughtPrompt(text, self._first_context(text), text.templates))
-
-    def _first_context(self, text: TextTower) -> Tensor:
-        before = (template.partition("{}")[0].strip() for template in text.templates)
-        words = next((part for part in before if part), "")
-        context = torch.zeros(self.n_ctx, text.width)
+        before = (template.partition("{}")[0].replace("_", " ").split() for template in text.templates)
+        words = next((part for part in before if part), [])[-self.n_ctx :]
+        context, unnamed = torch.zeros(self.n_ctx, text.width), self.n_ctx
         if words:
-            embedded = embedded_words(text, words)[-self.n_ctx :]
-            context = context.to(embedded)
-            context[self.n_ctx - len(embedded) :] = embedded
-        return context
+            embedded = embedded_words(text, " ".join(words))[: len(words)]
+            context, unnamed = context.to(embedded), self.n_ctx - len(embedded)
+            context[unnamed:] = embedded
+        prompt = TaughtPrompt(text, context, text.templates, " ".join(words), unnamed=unnamed)
+        text.insert_prompt(prompt)
 
     def loss(self, model: AdaptedModel, images: Tensor, targets: Targets, context: Context) -> Tensor:
         model = cast(OpenVocabularyClassifier, model)

@@ -24,6 +24,7 @@ class ContextPrompt(PromptInsert):
         class_specific: one context a class, (C, n_ctx, width), made when the class names are first known.
         words: in front of the class names; the context stands for their first n_ctx tokens, the others stay frozen. By
             default there are no others.
+        unnamed: how many vectors of the context stand in front of these words, for none of them.
     """
 
     ids: Tensor
@@ -37,14 +38,16 @@ class ContextPrompt(PromptInsert):
         position: Position = "end",
         class_specific: bool = False,
         words: str = "",
+        unnamed: int = 0,
     ) -> None:
         super().__init__()
         self.position = position
         self.class_specific = class_specific
         self.n_ctx = context if isinstance(context, int) else len(context)
         self.width = text.width
-        self.words = words or " ".join(["X"] * self.n_ctx)
-        self.front = len(embedded_words(text, words)) if words else self.n_ctx
+        unnamed = unnamed if words else self.n_ctx
+        self.words = " ".join([*["X"] * unnamed, words]).rstrip()
+        self.front = unnamed + (len(embedded_words(text, words)) if words else 0)
         self.context: nn.Parameter | None = None
         self.packed: PackedTexts | None = None
         if isinstance(context, Tensor):

@@ -27,8 +27,9 @@ class TaughtPrompt(ContextPrompt):
         templates: Sequence[str],
         words: str = "",
         normalize_each: bool = True,
+        unnamed: int = 0,
     ) -> None:
-        super().__init__(text, context, words=words)
+        super().__init__(text, context, words=words, unnamed=unnamed)
         self.templates = tuple(templates)
         self.normalize_each = normalize_each
         self.register_buffer("taught", torch.empty(0), persistent=False)  # of the class names, not of the training

@@ -151,6 +151,26 @@ def test_prograd_s_context_is_the_template_right_aligned() -> None:
     assert torch.equal(none.text.prompt.context, torch.zeros(16, 128))
 
 
+def test_prograd_counts_words_and_leaves_what_they_are_more_than_frozen() -> None:
+    """As its trainers/prograd.py: "circle," is one word and two tokens, so the last "a" is none of the context's."""
+    before = "a red circle, a picture of a"
+    model = adapt(CASE.anatomy(), "prograd", class_names=CLASS_NAMES, templates=(before + " {}.",), n_ctx=10).eval()
+    prompt, bare = model.text.prompt, CASE.anatomy()
+    tokens = embedded_words(model.text, before)
+    assert len(tokens) == 8
+    assert torch.equal(prompt.context, torch.cat((torch.zeros(3, 128), tokens[:7])))
+    with torch.no_grad():
+        prompt.context.add_(torch.randn(10, 128, generator=torch.Generator().manual_seed(4)) * 0.1)
+    texts = [f"x x x {before} {name}." for name in CLASS_NAMES]
+    embedded = bare.text.embed(bare.text.tokenize(texts)).detach().clone()
+    embedded[:, START : START + 10] = prompt.context.detach()
+    with torch.no_grad():
+        expected = SCALE * image_features(bare, CASE.images()) @ text_features(bare, embedded, texts).T
+    close(logits(model, CASE), expected)
+    short = adapt(CASE.anatomy(), "prograd", class_names=CLASS_NAMES, templates=("green red_circle, in {}",), n_ctx=2)
+    assert torch.equal(short.text.prompt.context, embedded_words(short.text, "circle,"))  # of "circle, in"
+
+
 # --- all of them
 
 

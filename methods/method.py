@@ -166,6 +166,10 @@ class Method:
     def after_backward(self, model: AdaptedModel, context: Context) -> None:
         """Look at or change gradients before the optimizer's step."""
 
+    def epsilon(self) -> float:
+        """AdamW's, where the protocol trains with it: torch's own by default."""
+        return 1e-8
+
     def phases(self) -> Sequence[Phase]:
         """The parts of the training, in order; the model is evaluated after the last one."""
         return (Phase("train"),)

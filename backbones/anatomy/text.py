@@ -65,6 +65,7 @@ class TextTower(ABC):
         log: the anatomy's list of insertions.
         token_blocks: its residual blocks; empty where their parts are not known.
         templates: the task's, "a photo of a {}." and the like; known before a method adapts.
+        scale: of the logits, where a method fixes it; None for the model's own (and its bias).
     """
 
     root: nn.Module
@@ -75,6 +76,7 @@ class TextTower(ABC):
     log: list[Insertion] = field(repr=False)
     token_blocks: tuple[Block, ...] = field(repr=False, default=())
     templates: tuple[str, ...] = ()
+    scale: float | None = None
     _written: dict[str, tuple[Tensor, PackedTexts | None]] = field(repr=False, init=False, default_factory=dict)
     _written_for: tuple[tuple[str, ...], torch.device] | None = field(repr=False, init=False, default=None)
 
@@ -130,9 +132,13 @@ class TextTower(ABC):
         Or of packed texts: embeddings (…, T, width) -> features (…, C, E); while `dropping`, by way of each text alone.
         """
 
-    @abstractmethod
     def logits(self, cosines: Tensor) -> Tensor:
-        """Cosines (N, C) of images and texts -> logits, by the model's own scale (and bias)."""
+        """Cosines (N, C) of images and texts -> logits, by `scale`."""
+        return self.own_logits(cosines) if self.scale is None else self.scale * cosines
+
+    @abstractmethod
+    def own_logits(self, cosines: Tensor) -> Tensor:
+        """The same by the model's own scale (and bias)."""
 
     @property
     def blocks(self) -> tuple[Block, ...]:

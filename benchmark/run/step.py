@@ -78,4 +78,4 @@ def make_optimizer(
         return None
     if kind == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=rate)
+    return torch.optim.AdamW(groups, lr=rate, eps=model.method.epsilon())

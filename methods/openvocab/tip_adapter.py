@@ -18,6 +18,8 @@ from ..adapted_model import AdaptedModel
 from ..classifiers import OpenVocabularyClassifier
 from ..method import Batches, Method, Phase, Views
 
+SEARCH_START = 0.1
+
 
 class KeyValueCache(LogitInsert):
     """Adds ``alpha * exp(-beta * (1 - f K')) V`` to the logits (N, C) of features f (N, E); nothing until it is filled.
@@ -75,13 +77,22 @@ class TipAdapter(Method):
     """A cache of the training images' features beside the zero-shot classifier (Zhang et al. 2022, arXiv:2207.09519).
 
     ``logits = s f W + alpha * exp(-beta (1 - f K')) V`` (equations 3-6): f (N, E) are normalised image features, W is
-    the zero-shot classifier, s the model's logit scale, K (M, E) the features of the M training images, each the mean
-    over `augmentations` random crops, normalised, and V their one-hot labels. Nothing is trained. `alpha` and `beta`
-    are the paper's 1 and 5.5 until `search`, a grid over [0.1, 3] and [0.1, 7], finds the pair with the best accuracy
-    on the validation split. The official script searches 20 x 200 pairs (here by default 20 x 20), on ImageNet on the
-    test split, which is not repeated here. A class that was not in training gets nothing from the cache.
+    the zero-shot classifier, s a scale, K (M, E) the features of the M training images, each the mean over
+    `augmentations` random crops, normalised, and V their one-hot labels. Nothing is trained. A class that was not in
+    training gets nothing from the cache.
+
+    `alpha` and `beta` are the paper's 1 and 5.5 until a grid finds the pair with the best score on the validation
+    split: of alpha and of beta as many values as `search` says, from 0.1 in equal steps up to, but without,
+    `search_end`, as the official search_hp has them (utils.py; there beta stands first: ``search_scale: [7, 3]`` is a
+    `search_end` of (3, 7), and DTD has (13, 13), EuroSAT (10, 12), FGVC-Aircraft (30, 30)). It tries 20 x 200 pairs,
+    here by default 20 x 20, and on ImageNet on the test split, which is not repeated here. Here the pair of the
+    beginning is tried, too, and wins ties.
+
+    s is the model's own unless `logit_scale` says otherwise. The official code writes 100, to which CLIP's own has
+    come.
     """
 
+    version: ClassVar[int] = 2
     identity_at_start: ClassVar[bool] = False
     needs_batches: ClassVar[bool] = True
     trains_keys: ClassVar[bool] = False
@@ -90,14 +101,19 @@ class TipAdapter(Method):
     beta: float = 5.5
     augmentations: int = 10
     search: tuple[int, int] = (20, 20)
+    search_end: tuple[float, float] = (3.0, 7.0)
+    logit_scale: float | None = None
 
     def __post_init__(self) -> None:
         if self.augmentations < 1 or min(self.search) < 0:
             raise ValueError("augmentations must be at least 1, and search two numbers of grid points")
+        if min(self.search_end) <= SEARCH_START or (self.logit_scale is not None and self.logit_scale <= 0):
+            raise ValueError(f"search_end must be two numbers above {SEARCH_START}, and logit_scale above 0")
         self._chosen: dict[str, Any] = {}
 
     def adapt(self, anatomy: Anatomy) -> None:
         text = anatomy.text_tower()
+        text.scale = self.logit_scale
         text.add_after_logits(KeyValueCache(text.embed_dim, self.alpha, self.beta, self.trains_keys))
 
     def scoring_views(self) -> Views | None:
@@ -129,7 +145,8 @@ class TipAdapter(Method):
         cache = self._cache(model)
         best = accuracy(), self.alpha, self.beta
         alphas, betas = (
-            torch.linspace(0.1, end, steps).tolist() for end, steps in zip((3, 7), self.search, strict=True)
+            [SEARCH_START + index * (end - SEARCH_START) / steps for index in range(steps)]
+            for end, steps in zip(self.search_end, self.search, strict=True)
         )
         for beta, alpha in itertools.product(betas, alphas):
             cache.alpha.fill_(alpha)
@@ -155,11 +172,21 @@ class TipAdapterF(TipAdapter):
 
     Values and towers stay frozen; keys are not normalised again. M·E parameters: shots · classes · 512 on CLIP
     ViT-B/16. `alpha` and `beta` are searched on the validation split after training, at its last epoch; the official
-    script keeps the epoch that is best on the test split. It trains at a learning rate of 1e-3 with an epsilon of 1e-4
-    in AdamW; here that is the protocol's.
+    script keeps the epoch that is best on the test split. It trains at a learning rate of 1e-3, here at the protocol's;
+    `epsilon_of_adamw` is its own (main.py).
     """
 
     trains_keys: ClassVar[bool] = True
+
+    epsilon_of_adamw: float = 1e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epsilon_of_adamw <= 0:
+            raise ValueError("epsilon_of_adamw must be above 0")
+
+    def epsilon(self) -> float:
+        return self.epsilon_of_adamw
 
     def phases(self) -> Sequence[Phase]:
         return (Phase("train"), Phase("search", epochs=0))

@@ -11,6 +11,7 @@ from invariants import CLASS_NAMES, Case, labels, logits
 from torch.nn import functional as F
 
 from peftmark.adapting import adapt
+from peftmark.benchmark.run.step import make_optimizer
 from peftmark.errors import NotMergeable, PeftmarkError
 from peftmark.methods import AdaptedModel
 from peftmark.methods.openvocab.tip_adapter import KeyValueCache
@@ -104,23 +105,69 @@ def test_new_classes_get_nothing_from_the_cache() -> None:
     assert (cached[:, 1] > bare[:, 1]).all()
 
 
-@pytest.mark.parametrize(("alpha", "beta"), [(3.0, 0.1), (0.1, 7.0)])
-def test_the_search_keeps_the_best_pair_of_the_grid(alpha: float, beta: float) -> None:
-    model = adapted("tip_adapter", search=(3, 3))
+@pytest.mark.parametrize(
+    ("config", "alphas", "betas"),
+    [
+        ({"search": (3, 2)}, (0.1, 0.1 + 2.9 / 3, 0.1 + 2 * 2.9 / 3), (0.1, 0.1 + 6.9 / 2)),
+        ({"search": (2, 3), "search_end": (10, 12)}, (0.1, 5.05), (0.1, 0.1 + 11.9 / 3, 0.1 + 2 * 11.9 / 3)),
+    ],
+)
+def test_the_search_keeps_the_best_pair_of_the_official_grid(
+    config: dict[str, tuple[float, float]], alphas: tuple[float, ...], betas: tuple[float, ...]
+) -> None:
+    """Tip-Adapter's utils.py, search_hp: from 0.1 in equal steps to the scale, which is not reached."""
+    model = adapted("tip_adapter", **config)
     cache = cache_of(model)
     asked = []
+    best = alphas[-1], betas[0]
 
     def accuracy() -> float:
-        asked.append((round(cache.alpha.item(), 4), round(cache.beta.item(), 4)))
-        return 90.0 if asked[-1] == (alpha, beta) else 50.0
+        asked.append((cache.alpha.item(), cache.beta.item()))
+        return 90.0 if asked[-1] == pytest.approx(best) else 50.0
 
     model.method.begin_phase("search", model, accuracy)
     assert asked[0] == (1.0, 5.5)  # the paper's, which win ties
-    assert sorted(asked[1:]) == sorted((a, b) for a in (0.1, 1.55, 3.0) for b in (0.1, 3.55, 7.0))
-    assert (cache.alpha.item(), cache.beta.item()) == pytest.approx((alpha, beta))
-    assert model.method.found() == pytest.approx({"alpha": alpha, "beta": beta})
+    assert asked[1:] == [pytest.approx((alpha, beta)) for beta in betas for alpha in alphas]
+    assert (cache.alpha.item(), cache.beta.item()) == pytest.approx(best)
+    assert model.method.found() == pytest.approx({"alpha": best[0], "beta": best[1]})
     model.method.begin_phase("search", model, lambda: 50.0)
     assert model.method.found() == {"alpha": 1.0, "beta": 5.5}
+
+
+@pytest.mark.parametrize("method", ["tip_adapter", "tip_adapter_f"])
+@torch.no_grad()
+def test_the_official_scale_stands_in_the_model_s_place(method: str) -> None:
+    own, official = (logits(adapted(method, **config), CASE) for config in ({}, {"logit_scale": 100.0}))
+    cosines = logits(zero_shot(), CASE) / scale(zero_shot())
+    torch.testing.assert_close(official - own, (100 - scale(zero_shot())) * cosines, rtol=1e-4, atol=1e-4)
+    assert (official - own).abs().max() > 1
+
+
+def test_tip_adapter_f_s_first_step_with_the_official_epsilon() -> None:
+    """AdamW's first step is the rate times g / (|g| + eps)."""
+    for config, epsilon in (({}, 1e-4), ({"epsilon_of_adamw": 1e-2}, 1e-2)):
+        model = adapted("tip_adapter_f", **config)
+        keys, before = cache_of(model).keys, cache_of(model).keys.detach().clone()
+        optimizer = make_optimizer(model, "adamw", 0.5, weight_decay=0.0)
+        F.cross_entropy(model(CASE.images()), labels()).backward()
+        assert 1e-5 < float(keys.grad.abs().mean()) < 1e-1  # where the epsilon matters
+        optimizer.step()
+        torch.testing.assert_close(keys, before - 0.5 * keys.grad / (keys.grad.abs() + epsilon))
+    plain = make_optimizer(adapted("clip_adapter"), "adamw", 0.5, weight_decay=0.0)
+    assert {group["eps"] for group in plain.param_groups} == {1e-8}
+
+
+@pytest.mark.parametrize(
+    ("method", "config", "message"),
+    [
+        ("tip_adapter", {"search_end": (0.1, 7)}, "search_end must be two numbers above 0.1"),
+        ("tip_adapter", {"logit_scale": -1}, "logit_scale above 0"),
+        ("tip_adapter_f", {"epsilon_of_adamw": 0}, "epsilon_of_adamw must be above 0"),
+    ],
+)
+def test_values_out_of_range(method: str, config: dict[str, object], message: str) -> None:
+    with pytest.raises(PeftmarkError, match=message):
+        adapted(method, **config)
 
 
 def test_tip_adapter_f_trains_its_keys_and_nothing_else() -> None:

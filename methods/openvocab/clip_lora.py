@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from ...backbones import Anatomy
 from ...registry import METHODS
@@ -22,8 +22,10 @@ class CLIPLoRA(Method):
     templates and go through the text tower in every step, each text with masks of its own. 184,320 parameters on CLIP
     ViT-B/16. Merges.
 
-    The official code fixes the logit scale at 100, which is what CLIP's own scale has come to; here it is the model's
-    own. It trains 500 steps a shot at a learning rate of 2e-4; here that is the protocol's.
+    `encoder`: the towers that have updates, as the official option of that name: ``vision`` 110,592 and ``text`` 73,728
+    of these parameters. The logit scale is the model's own unless `logit_scale` says otherwise; the official code has
+    100, to which CLIP's own has come. It trains 500 steps a shot at a learning rate of 2e-4; here that is the
+    protocol's. Of several templates it trains with the first; here all are the classes'.
     """
 
     version: ClassVar[int] = 2
@@ -32,13 +34,21 @@ class CLIPLoRA(Method):
     alpha: float = 1.0
     dropout: float = 0.25
     targets: tuple[Projection, ...] = ("q", "k", "v")
+    encoder: Literal["both", "vision", "text"] = "both"
+    logit_scale: float | None = None
 
     def __post_init__(self) -> None:
         if self.rank < 1 or not self.targets:
             raise ValueError("rank must be at least 1 and targets must name a projection")
+        if self.logit_scale is not None and self.logit_scale <= 0:
+            raise ValueError("logit_scale must be above 0")
 
     def adapt(self, anatomy: Anatomy) -> None:
+        text = anatomy.text_tower()
+        text.scale = self.logit_scale
+        images = () if self.encoder == "text" else anatomy.blocks
+        texts = () if self.encoder == "vision" else text.blocks
         scale = self.alpha / math.sqrt(self.rank)
-        for block in (*anatomy.blocks, *anatomy.text_tower().blocks):
+        for block in (*images, *texts):
             for linear in block.linears(self.targets):
                 linear.add_delta(LowRank(linear.in_features, linear.out_features, self.rank, scale, self.dropout))

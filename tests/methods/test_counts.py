@@ -124,6 +124,8 @@ CLIP_B16 = {
     ("clip_adapter", ()): 131_072,
     # q, k and v of the image tower (D) and of the text tower (512): rank·(in + out) each
     ("clip_lora", ()): 184_320,
+    ("clip_lora", (("encoder", "vision"),)): BLOCKS * 3 * 2 * 2 * D,
+    ("clip_lora", (("encoder", "text"),)): BLOCKS * 3 * 2 * 2 * 512,
     ("clip_lora", (("rank", 4), ("targets", ("q", "v")))): BLOCKS * 2 * 4 * 2 * (D + 512),
     ("tpt", ()): 2_048,
     ("tpt", (("init_words", "a picture"),)): 2 * 512,

@@ -134,7 +134,7 @@ def test_the_search_keeps_the_best_pair_of_the_official_grid(
     assert model.method.found() == {"alpha": 1.0, "beta": 5.5}
 
 
-@pytest.mark.parametrize("method", ["tip_adapter", "tip_adapter_f"])
+@pytest.mark.parametrize("method", ["tip_adapter", "tip_adapter_f", "clip_lora"])
 @torch.no_grad()
 def test_the_official_scale_stands_in_the_model_s_place(method: str) -> None:
     own, official = (logits(adapted(method, **config), CASE) for config in ({}, {"logit_scale": 100.0}))
@@ -162,6 +162,8 @@ def test_tip_adapter_f_s_first_step_with_the_official_epsilon() -> None:
     [
         ("tip_adapter", {"search_end": (0.1, 7)}, "search_end must be two numbers above 0.1"),
         ("tip_adapter", {"logit_scale": -1}, "logit_scale above 0"),
+        ("clip_lora", {"logit_scale": 0}, "logit_scale must be above 0"),
+        ("clip_lora", {"encoder": "image"}, "encoder"),
         ("tip_adapter_f", {"epsilon_of_adamw": 0}, "epsilon_of_adamw must be above 0"),
     ],
 )
@@ -207,6 +209,16 @@ def test_clip_lora_changes_q_k_and_v_of_both_towers() -> None:
                 block.projections[name].weight.add_(delta.up @ delta.down / math.sqrt(2))
     expected = adapt(plain, "zero_shot", class_names=CLASS_NAMES, templates=TEMPLATES)
     torch.testing.assert_close(logits(model, CASE), logits(expected, CASE), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("encoder", "images", "texts"), [("both", 6, 3), ("vision", 6, 0), ("text", 0, 3)])
+def test_clip_lora_in_one_tower(encoder: str, images: int, texts: int) -> None:
+    """As loralib/utils.py of CLIP-LoRA, apply_lora; in which order they are drawn decides a run's numbers."""
+    model = adapted("clip_lora", encoder=encoder)
+    hosts = [insertion.host for insertion in model.anatomy.log]
+    blocks = (*model.anatomy.blocks[:images], *model.text.blocks[:texts])
+    assert [id(host) for host in hosts] == [id(block.projections[name]) for block in blocks for name in "qkv"]
+    assert model.text.trainable == (texts > 0)
 
 
 def by_hand(model: AdaptedModel, views: torch.Tensor, steps: int) -> torch.Tensor:

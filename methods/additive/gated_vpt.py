@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,17 @@ class Temperature(Insert):
         return q / self.temperature
 
 
+class MeanOfOthers(Insert):
+    """Puts the mean of the tokens behind the first `prefix` in the place of every token of a stream (N, L, D)."""
+
+    def __init__(self, prefix: int) -> None:
+        super().__init__()
+        self.prefix = prefix
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, self.prefix :].mean(dim=1, keepdim=True).expand_as(x)
+
+
 @METHODS.register("gated_vpt", family="additive", tracks=("image", "openvocab", "video"))
 @dataclass
 class GatedVPT(Method):
@@ -62,9 +73,11 @@ class GatedVPT(Method):
     76,823 on ViT-B/16 with p = 100. Prompts start uniform as VPT's and attention reads them from the first step on, so
     an untrained model is not the bare backbone.
 
-    Defaults are the README's run (100 prompts, gate logits -5); config.py has -10. The official read-out is the class
-    token for MoCo v3, and for MAE the mean of all other tokens, prompts included (vit_prompt/vit_mae.py); here prompts
-    leave before the final norm and the backbone's own read-out sees its own tokens.
+    Defaults are the README's run (100 prompts, gate logits -5); config.py has -10.
+
+    `read_out`: prompts leave before the final norm and the ``backbone`` reads its own tokens: the official read-out for
+    MoCo v3, a class token. For MAE the official code takes the ``mean`` of all tokens but the class token, prompts
+    included, and then norms it (vit_prompt/vit_mae.py); whatever the backbone reads is that, then.
     """
 
     version: ClassVar[int] = 2
@@ -73,6 +86,7 @@ class GatedVPT(Method):
     prompt_length: int = 100
     gate_logit: float = -5.0
     dropout: float = 0.1
+    read_out: Literal["backbone", "mean"] = "backbone"
 
     def __post_init__(self) -> None:
         if self.prompt_length < 1:
@@ -80,6 +94,8 @@ class GatedVPT(Method):
 
     def adapt(self, anatomy: Anatomy) -> None:
         blocks = anatomy.blocks
+        if self.read_out == "mean":
+            anatomy.add_after_blocks(MeanOfOthers(anatomy.prefix_tokens))  # before the prompts leave
         add_shallow_prompts(anatomy, self.prompt_length, self.dropout)
         for block in blocks:
             block.attention.add_query(Temperature())

@@ -27,8 +27,9 @@ class IVLP(Method):
       blocks; before each further block its own take their place. They leave before the final norm and pooling, which
       the class token does not notice.
 
-    A tower with fewer blocks has prompts in all of them. 30,720 parameters on CLIP ViT-B/16 (2 · 12 · (512 + 768));
-    46,080 with 4 and 4 tokens and depth 9.
+    `image_depth` is the image tower's where it has another depth (PROMPT_DEPTH_VISION beside PROMPT_DEPTH_TEXT); 0
+    leaves it as it is, as there. A tower with fewer blocks has prompts in all of them. 30,720 parameters on CLIP
+    ViT-B/16 (2 · 12 · (512 + 768)); 46,080 with 4 and 4 tokens and depth 9.
     """
 
     identity_at_start: ClassVar[bool] = False
@@ -36,14 +37,18 @@ class IVLP(Method):
     n_ctx: int = 2
     prompt_length: int = 2
     depth: int = 12
+    image_depth: int | None = None
     init_words: str = "a photo of a"
 
     def __post_init__(self) -> None:
         if min(self.n_ctx, self.prompt_length, self.depth) < 1:
             raise ValueError("n_ctx, prompt_length and depth must be at least 1")
+        if self.image_depth is not None and self.image_depth < 0:
+            raise ValueError("image_depth must not be negative")
 
     def adapt(self, anatomy: Anatomy) -> None:
         text = anatomy.text_tower()
         context, words = opening(text, self.init_words, self.n_ctx)
         text.insert_prompt(ContextPrompt(text, context, words=words))
-        add_independent_prompts(anatomy, self.n_ctx, self.prompt_length, self.depth)
+        image_depth = self.depth if self.image_depth is None else self.image_depth
+        add_independent_prompts(anatomy, self.n_ctx, self.prompt_length, self.depth, image_depth)

@@ -79,7 +79,7 @@ class PromptSRC(Method):
         context, words = opening(text, self.init_words, self.n_ctx)
         templates = IMAGENET_TEMPLATES if self.teacher_templates == "imagenet" else text.templates
         text.insert_prompt(TaughtPrompt(text, context, templates, words, normalize_each=False))
-        add_independent_prompts(anatomy, self.n_ctx, self.prompt_length, self.depth)
+        add_independent_prompts(anatomy, self.n_ctx, self.prompt_length, self.depth, self.depth)
 
     def loss(self, model: AdaptedModel, images: Tensor, targets: Targets, context: Context) -> Tensor:
         model = cast(OpenVocabularyClassifier, model)

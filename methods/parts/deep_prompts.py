@@ -48,9 +48,16 @@ def add_text_prompts(text: TextTower, n_ctx: int, depth: int) -> list[TextPrompt
     return added
 
 
-def add_independent_prompts(anatomy: Anatomy, n_ctx: int, prompt_length: int, depth: int) -> None:
-    """Learned prompts for `depth` layers of each tower: `n_ctx` in the text's (but the first), else `prompt_length`."""
-    add_text_prompts(anatomy.text_tower(), n_ctx, depth)
-    width, length, layers = anatomy.width, prompt_length, len(anatomy.blocks[:depth])
+def add_independent_prompts(
+    anatomy: Anatomy, n_ctx: int, prompt_length: int, text_depth: int, image_depth: int
+) -> None:
+    """Learned prompts for the first layers of each tower: `n_ctx` in the text's (but the first), else `prompt_length`.
+
+    Args:
+        image_depth: 0 leaves the image tower as it is.
+    """
+    add_text_prompts(anatomy.text_tower(), n_ctx, text_depth)
+    width, length, layers = anatomy.width, prompt_length, len(anatomy.blocks[:image_depth])
     images = [ImagePrompts(length, width, replaced=length if layer else 0) for layer in range(layers)]
-    add_prompts(anatomy, images, length, before_first_norm=True)
+    if images:
+        add_prompts(anatomy, images, length, before_first_norm=True)

@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ...backbones import Affine, Anatomy
+from ...backbones import Affine, Anatomy, Insert, WeightDelta
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Batches, Method
@@ -32,6 +33,23 @@ class InputDropAdapter(Bottleneck):
         return x + super().forward(self.input_dropout(x))
 
 
+class BesideProjection(WeightDelta):
+    """``up(gelu(down(x)))`` of a linear map's input x (…, in), added to its output; down Kaiming-uniform, up zero."""
+
+    fold_into = Insert.fold_into  # it is no linear map
+
+    def __init__(self, in_features: int, out_features: int, rank: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(in_features, rank)
+        self.up = nn.Linear(rank, out_features)
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        for tensor in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(tensor)
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.up(F.gelu(self.down(x)))
+
+
 @dataclass
 class Piece:
     """A projection's weight, or a vector: what is tuned as a whole where enough of its entries are sensitive.
@@ -41,7 +59,7 @@ class Piece:
         linear: the projection, whose weight gets a module; None for a vector, which then trains whole.
         cost: parameters that train then. threshold: sensitive entries that this takes.
         entries: whether sensitive entries train where they are fewer; the whole stays frozen else.
-        dropout: of what the module reads.
+        dropout: of what the module reads. beside: whether it stands beside the projection, not behind it.
     """
 
     name: str
@@ -51,6 +69,7 @@ class Piece:
     threshold: float
     entries: bool = True
     dropout: float = 0.0
+    beside: bool = False
 
 
 @METHODS.register("spt", family="selective", tracks=("image", "openvocab", "video"))
@@ -74,8 +93,11 @@ class SPT(Method):
     which it has the marks on norms, too; its scoring runs in training mode. It keeps a zero-initialised change of each
     marked entry beside the weight: the same function, except that decay pulls the change to zero, and here the entry.
     Its ``init_weights`` undoes the zeros of the modules; here they hold. Its drop path of .1 on the modules is left
-    out; LoRA's q, k and v of a block have one mask there, here one each; its sequential module on the attention output
-    reads the projection's input, here the output.
+    out; LoRA's q, k and v of a block have one mask there, here one each.
+
+    `proj_adapter`: an ``adapter`` of the attention's proj stands ``after`` it, as the others after theirs. The official
+    code (AttentionSPTSeq) has it ``beside``: the module reads the projection's input and its output is added to the
+    projection's, without a skip of its own.
     """
 
     version: ClassVar[int] = 2
@@ -88,6 +110,7 @@ class SPT(Method):
     matrix_ratio: float = 10.0
     vector_ratio: float = 5.0
     score_batches: int = 16
+    proj_adapter: Literal["after", "beside"] = "after"
 
     def __post_init__(self) -> None:
         check_share(self.keep)
@@ -124,7 +147,7 @@ class SPT(Method):
             elif piece.linear is None:
                 part.fill_(True)
             else:
-                self._add_module(piece.linear, piece.dropout)
+                self._add_module(piece.linear, piece)
         if any(bool(mask.any()) for mask in masks.values()):
             anatomy.train_entries(masks)
 
@@ -136,9 +159,11 @@ class SPT(Method):
             for target, linear in block.projections.items():
                 rows = slice(0, linear.out_features) if linear.rows is None else slice(*linear.rows)
                 weight, bias = names[id(linear.module.weight)], names.get(id(linear.module.bias))
-                cost = self._cost(linear)
                 dropout = 0.0 if target == "proj" else self.dropout
-                pieces.append(Piece(weight, rows, linear, cost, cost / self.matrix_ratio, dropout=dropout))
+                beside = self.structured == "lora" or (target == "proj" and self.proj_adapter == "beside")
+                cost = self._cost(linear, beside)
+                piece = Piece(weight, rows, linear, cost, cost / self.matrix_ratio, dropout=dropout, beside=beside)
+                pieces.append(piece)
                 seen.add(weight)
                 if bias is not None:
                     pieces.append(self._vector(bias, rows, entries=True))
@@ -154,17 +179,18 @@ class SPT(Method):
         length = rows.stop - rows.start
         return Piece(name, rows, None, length, length / self.vector_ratio, entries)
 
-    def _cost(self, linear: Affine) -> int:
-        if self.structured == "lora":
-            return self.rank * (linear.in_features + linear.out_features)
-        return 2 * self.rank * linear.out_features + self.rank + linear.out_features
+    def _cost(self, linear: Affine, beside: bool) -> int:
+        matrices = self.rank * ((linear.in_features if beside else linear.out_features) + linear.out_features)
+        return matrices if self.structured == "lora" else matrices + self.rank + linear.out_features
 
-    def _add_module(self, linear: Affine, dropout: float) -> None:
+    def _add_module(self, linear: Affine, piece: Piece) -> None:
         like, out = linear.weight, linear.out_features
         if self.structured == "lora":
-            linear.add_delta(LowRank(linear.in_features, out, self.rank, 1.0, dropout).to(like))
+            linear.add_delta(LowRank(linear.in_features, out, self.rank, 1.0, piece.dropout).to(like))
+        elif piece.beside:
+            linear.add_delta(BesideProjection(linear.in_features, out, self.rank).to(like))
         else:
-            linear.add_after(InputDropAdapter(out, self.rank, dropout).to(like))
+            linear.add_after(InputDropAdapter(out, self.rank, piece.dropout).to(like))
 
 
 def _largest_within(budget: int, owners: Tensor, pieces: list[Piece]) -> int:

@@ -78,7 +78,8 @@ class STAdapter(Method):
     it (models_adapter.py; its equation 5 has an f for one). The convolution is depthwise, 3x1x1 in frames, rows and
     columns; its weight and all biases start at zero. The adapters stand before the MLP of every block (``targets``
     "mlp", the paper's 12x on ViT-B, 7,110,144 parameters: 2Dh + D + h + 4h a block with h = 384), or before attention,
-    too ("24x", 14,220,288; what Something-Something V2 gets). Everything else is frozen, the final norm too.
+    too ("24x", 14,220,288; what Something-Something V2 gets). `layers`: only the last so many blocks have them, as the
+    official adapter_layers (12 of 12 in both). Everything else is frozen, the final norm too.
 
     A clip's tokens are averaged over time, then normed, then read by the head. This is why `identity_at_start` is
     False: nothing is added to the frames' tokens yet, but an image method norms each frame before the mean. On a still
@@ -95,10 +96,13 @@ class STAdapter(Method):
     bottleneck: int = 384
     kernel: tuple[int, int, int] = (3, 1, 1)
     targets: tuple[Literal["attention", "mlp"], ...] = ("mlp",)
+    layers: int | None = None
 
     def __post_init__(self) -> None:
         if self.bottleneck < 1 or not self.targets:
             raise ValueError("bottleneck must be at least 1 and targets must name a branch")
+        if self.layers is not None and self.layers < 1:
+            raise ValueError("layers must be at least 1")
         if any(size < 1 or size % 2 == 0 for size in self.kernel):
             raise ValueError("kernel must be odd along frames, rows and columns")
 
@@ -106,7 +110,7 @@ class STAdapter(Method):
         frames, blocks = anatomy.clip_length, anatomy.blocks
         if anatomy.grid is None:
             raise Unsupported(f"{anatomy.name} has no token grid: its stream is a map")
-        for block in blocks:
+        for block in blocks if self.layers is None else blocks[-self.layers :]:
             for target in self.targets:
                 adapter = SpatioTemporalAdapter(
                     block.width, self.bottleneck, self.kernel, frames, anatomy.grid, anatomy.prefix_tokens

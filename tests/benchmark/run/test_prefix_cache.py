@@ -110,6 +110,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "dylora": {"rank": 2},
     "diff_pruning": {"epochs": 1},
     "gated_vpt": {"prompt_length": 5},
+    "st_adapter": {"layers": 1},
 }
 # where training starts: images 0, behind the stem 1, behind block i 2 + i, features 8
 POINTS = {
@@ -155,6 +156,7 @@ def test_no_image_method_gives_other_bits(go: Go, starts: list[tuple[str, int]],
         ("frame_mean", "toy/clips", 7, 8),
         ("linear", "toy/clips", 7, 8),
         ("partial", "toy/clips", 6, 6),
+        ("st_adapter", "toy/clips", 6, 6),
         ("linear", "toy/bright", 7, 8),
     ],
 )
@@ -162,10 +164,10 @@ def test_other_tracks(
     go: Go, starts: list[tuple[str, int]], tmp_path: Path, method: str, task: str, train: int | None, test: int
 ) -> None:
     cache = PrefixCache(ROOM, tmp_path)
-    with_cache = go(method, cache, task)
+    with_cache = go(method, cache, task, SMALL.get(method))
     assert [start for name, start in starts if name == "train"] == [] if train is None else [train]
     assert {start for name, start in starts if name != "train"} == {test}
-    assert with_cache.quality == go(method, None, task).quality
+    assert with_cache.quality == go(method, None, task, SMALL.get(method)).quality
 
 
 def test_views_of_test_images_are_adapted_to_with_other_class_names(go: Go, tmp_path: Path) -> None:

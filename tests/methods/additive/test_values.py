@@ -181,6 +181,21 @@ def test_gated_vpt_mixes_prompts_and_tempers_attention() -> None:
     assert vit.norm(got).shape == x.shape
 
 
+@pytest.mark.parametrize("pool", ["token", "avg"])
+def test_gated_vpt_s_read_out_for_mae(pool: str) -> None:
+    """GatedPromptTuning's vit_mae.py: the mean of all tokens but the class token, prompts included, then the norm."""
+    bare = anatomy()
+    bare.model.global_pool = pool
+    torch.manual_seed(3)
+    model = adapt(bare, "gated_vpt", num_classes=3, prompt_length=3, read_out="mean").eval()
+    vit, seen = model.backbone, []
+    vit.blocks.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.no_grad():
+        pooled = model.encode(torch.randn(2, 3, 40, 40))
+        assert seen[0].shape[1] == 1 + 3 + 25
+        close(pooled, norm(vit.norm, seen[0][:, 1:].mean(dim=1)))
+
+
 def test_gated_vpt_brings_a_temperature_back_within_its_bounds() -> None:
     model = adapt(anatomy(), "gated_vpt", num_classes=3, prompt_length=3)
     temperature = model.backbone.blocks[0].attn.slots["query"][0].temperature

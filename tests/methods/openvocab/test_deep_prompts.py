@@ -46,6 +46,8 @@ def parts(model: AdaptedModel) -> tuple[list[Tensor], list[Tensor]]:
         ("ivlp", {}),
         ("ivlp", {"n_ctx": 3, "prompt_length": 4, "depth": 2}),
         ("ivlp", {"n_ctx": 7, "depth": 1}),
+        ("ivlp", {"depth": 2, "image_depth": 5}),
+        ("ivlp", {"depth": 3, "image_depth": 1}),
         ("maple", {}),
         ("maple", {"n_ctx": 3, "depth": 2}),
         ("promptsrc", {"depth": 5}),
@@ -57,7 +59,7 @@ def test_both_towers_by_hand(method: str, config: dict[str, int]) -> None:
     with torch.no_grad():
         text, image = parts(model)
         assert len(text) == min(depth, 3) - 1
-        assert len(image) == min(depth, 3 if method == "maple" else 6)
+        assert len(image) == min(config.get("image_depth", depth), 3 if method == "maple" else 6)
         assert len(tokens) == model.method.n_ctx
         words = "a photo of a" if len(tokens) <= 5 else ""  # the embedded tokenizer cuts "photo" in two
         embedded, texts = with_context(bare, tokens, words)
@@ -66,6 +68,15 @@ def test_both_towers_by_hand(method: str, config: dict[str, int]) -> None:
         close(model.features(CASE.images()), features)
         close(model.text_features(), expected)
         close(model(CASE.images()), SCALE * features @ expected.T)
+
+
+def test_ivlp_without_image_prompts() -> None:
+    """PROMPT_DEPTH_VISION of 0: the image tower is the bare one."""
+    model = moved("ivlp", image_depth=0).eval()
+    with torch.no_grad():
+        assert torch.equal(model.features(CASE.images()), image_features(CASE.anatomy(), CASE.images()))
+        assert (model.text_features() - written(CASE.anatomy())).abs().max() > 1e-3
+    assert model.trainable_parameters() == 3 * 2 * 128
 
 
 @pytest.mark.parametrize("method", DEEP)

@@ -198,6 +198,7 @@ def test_new_classes_after_training(method: str) -> None:
         ("kgcoop", {"weight": -1.0}, "weight not negative"),
         ("prograd", {"temperature": 0.0}, "temperature above 0"),
         ("ivlp", {"depth": 0}, "depth must be at least 1"),
+        ("ivlp", {"image_depth": -1}, "image_depth must not be negative"),
         ("maple", {"n_ctx": 0}, "n_ctx and depth"),
         ("promptsrc", {"gpa_std": 0.0}, "gpa_std must be above 0"),
         ("promptsrc", {"teacher_templates": "none"}, "teacher_templates"),

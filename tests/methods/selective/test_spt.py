@@ -73,10 +73,12 @@ def test_spt_against_a_plain_sweep(keep: float, vector_ratio: float) -> None:
     assert norms_below > 0 or vector_ratio == 5
 
 
+EVERYWHERE = {"keep": 1.0, "rank": 2, "matrix_ratio": 1e6, "dropout": 0.5}
+
+
 def modules(structured: str) -> dict[str, Insert]:
     """Those of the first block where every projection has one, dropping half and far from their start, by target."""
-    config = {"structured": structured, "keep": 1.0, "rank": 2, "matrix_ratio": 1e6, "dropout": 0.5}
-    model = prepared(image_case("spt"), **config)
+    model = prepared(image_case("spt"), structured=structured, **EVERYWHERE)
     slot, found = "delta" if structured == "lora" else "after", {}
     for target, linear in model.anatomy.blocks[0].projections.items():
         slots = linear.module.slots["rows"] if structured == "lora" or linear.rows else [linear.module.slots]
@@ -110,3 +112,26 @@ def test_adapters_drop_their_input_but_for_proj_s_and_no_hidden_unit() -> None:
         expected = x + hidden @ insert.up.weight.T + insert.up.bias
         torch.manual_seed(0)
         torch.testing.assert_close(insert(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_adapter_beside_the_attention_s_projection() -> None:
+    """SPT's AttentionSPTSeq: proj(x) + up(gelu(down(x))) of what proj reads, nothing dropped; as many parameters."""
+    models = [
+        prepared(image_case("spt"), structured="adapter", proj_adapter=place, **EVERYWHERE)
+        for place in ("beside", "after")
+    ]
+    model, other = models
+    assert model.trainable_parameters() == other.trainable_parameters()
+    proj = model.backbone.blocks[0].attn.proj.train()
+    assert not len(proj.slots["after"])
+    [rows] = proj.slots["rows"]
+    [adapter] = rows["delta"]
+    for parameter in adapter.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(2, 5, WIDTH)
+    hidden = F.gelu(x @ adapter.down.weight.T + adapter.down.bias)
+    expected = x @ proj.weight.T + proj.bias + hidden @ adapter.up.weight.T + adapter.up.bias
+    torch.testing.assert_close(proj(x), expected, rtol=1e-4, atol=1e-4)
+    qkv = model.backbone.blocks[0].attn.qkv
+    assert all(len(rows["after"]) == 1 for rows in qkv.slots["rows"])  # the others stand where they stood
+    assert not model.anatomy.mergeable

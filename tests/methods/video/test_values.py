@@ -82,6 +82,20 @@ def test_st_adapter_s_larger_kernel_sees_the_neighbours_of_its_grid() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("layers", [2, 6, 9])
+def test_st_adapter_in_the_last_layers(layers: int) -> None:
+    """Official adapter_layers: what adapters in all blocks compute where those before add nothing."""
+    model, full = adapted("st_adapter", bottleneck=6, layers=layers), adapted("st_adapter", bottleneck=6)
+    full.load_state_dict(model.state_dict(), strict=False)  # what both have
+    for index, block in enumerate(full.backbone.blocks):
+        if index < 6 - layers:
+            assert "slots" not in model.backbone.blocks[index]._modules
+            for parameter in block.slots.attention.after_add[0].up.parameters():
+                torch.nn.init.zeros_(parameter)
+    close(model(clips()), full(clips()))
+
+
+@torch.no_grad()
 def test_st_adapter_averages_before_the_final_norm() -> None:
     """An untrained one is the bare backbone but for that; an image method norms first."""
     model, bare = untrained("st_adapter"), anatomy().model.eval()
@@ -211,6 +225,7 @@ def test_where_they_cannot_work(method: str) -> None:
     [
         ("st_adapter", {"bottleneck": 0}),
         ("st_adapter", {"targets": ()}),
+        ("st_adapter", {"layers": 0}),
         ("st_adapter", {"kernel": (2, 1, 1)}),
         ("aim", {"ratio": 0}),
         ("aim", {"drop_path": 1.0}),

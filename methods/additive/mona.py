@@ -81,9 +81,6 @@ class Mona(Method):
     as torch starts them, s1 at 1e-6, s2 at 1, so the start is not the identity. 2Dh + 5D + h² + 88h parameters an
     adapter with bottleneck h: 2,684,928 on ViT-B/16.
 
-    On the embedded orientation task it falls to chance at its family's rate of 0.008 (12.6 %; 47.0 % at 0.002; seed
-    100), which is the best of three on count and textures.
-
     The paper's backbone is Swin. On a ViT the class token is convolved alone, as in `convpass`. The official code's
     `factor` is unused: its bottleneck is 64 (swin_transformer_mona.py).
     """

@@ -22,7 +22,8 @@ class PfeifferAdapter(Method):
     (QuickGELU, dropout 0.1, model/module/adapter_super.py). ``reads="output+residual"`` places it after the add, as
     AdapterHub and UniPELT do. 2Dh + h + D parameters a block: 156,768 on ViT-B/16 with h = 8.
 
-    NOAH draws both matrices by Xavier, so its start is not the identity; here W2 starts at zero.
+    NOAH draws both matrices by Xavier; then timm's `init_weights` resets them to N(0, 0.02) and the biases to zero
+    (model/supernet_vision_transformer_timm.py). Its start is not the identity; here W1 is Xavier's and W2 zero.
     """
 
     bottleneck: int = 8

@@ -48,10 +48,6 @@ class VPTShallow(Method):
     the bare backbone (src/models/vit_prompt/vit.py). p·D parameters: 768·p on ViT-B/16. Prompts leave before the final
     norm and pooling, which the class token does not notice. The paper chooses the length per task.
 
-    On the embedded ViT it ends below a linear probe (suite embedded-full, seed 0; textures 30.6 to 38.6 %): ten random
-    tokens beside 26 disturb the features at first, and prompts learn slowly. At a learning rate of 0.03 instead of the
-    family's 0.008 textures gives 36.8 %, with one prompt 35.8 %.
-
     Several official commands have a dropout of 0.1. The official head starts with a bias of -log 99; here the head is
     the protocol's.
     """

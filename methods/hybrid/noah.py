@@ -90,10 +90,12 @@ class NOAH(Method):
     100 at 1e-3). p·D + 4·D·r + 2·D·h + h + D parameters a block of p prompts, rank r and bottleneck h > 0: a supernet
     on ViT-B/16 has 654,456, the subnet shipped for CIFAR-100 320,330. Prompts change the function and cannot be folded.
 
-    Widths are those of the shipped subnets. The official code: counts prompts and positions in front of block 0 that
-    block 0 overwrites (left out here); resets LoRA's zero start to N(0, 0.02) when timm's `init_weights` runs after;
-    normalises images differently in the search than in training (its ``--inception``); and mutates depths only, where
-    AutoFormer, whose search this is, also draws single widths anew (done here).
+    Widths are those of the shipped subnets. The official code: has prompts in front of block 0, with positions, that
+    block 0 overwrites, and counts those prompts at the architecture's width and all positions of the supernet (left out
+    here); resets the matrices of LoRA, B's zeros too, and of the adapters, drawn by Xavier, to N(0, 0.02) when timm's
+    `init_weights` runs after (here LoRA's B and the adapters' second matrix start at zero); normalises images
+    differently in the search than in training (its ``--inception``); and mutates depths only, where AutoFormer, whose
+    search this is, also draws single widths anew (done here).
     """
 
     version: ClassVar[int] = 2

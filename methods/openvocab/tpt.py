@@ -27,8 +27,8 @@ class TPT(Method):
     image itself is classified. Then context and optimizer are what they were: the next image starts anew, and images
     never meet. The context starts as the embeddings of `init_words`, so that an untuned model is the zero-shot
     classifier with the template "a photo of a {}."; 2,048 parameters on CLIP ViT-B/16, none of them trained before the
-    test. `augmix` mixes chains of distortions into the crops, which the official script does on
-    fine-grained sets and not on ImageNet (`augmix=len(test_sets) > 1`, tpt_classification.py).
+    test. `augmix` mixes chains of distortions into the crops, which the official script does on fine-grained sets and
+    not on ImageNet and its variants, whose ids are one letter (``augmix=len(set_id)>1``, tpt_classification.py).
     """
 
     views: int = 64

@@ -40,10 +40,11 @@ class LoRAFused(Method):
     LoRA has an A for each projection and leaves k alone (`lora`). Where q, k and v are apart, they share A. Merges into
     the weights. 4·L·D·rank parameters: 294,912 on ViT-B/16, as many as `lora` has on two projections.
 
-    A is Kaiming-uniform (a = sqrt(5)), B zero. NOAH holds A as (D, rank) (model/module/qkv_super_prompt.py), for which
-    Kaiming's fan-in is the rank: it starts sqrt(D / rank) times wider than here and in LoRA. It also reads the rows of
-    its qkv interleaved, an order of AutoFormer's supernet. Dropout on A's input is the OSU study's (arXiv:2409.16434);
-    where q, k and v are apart, each draws its own mask.
+    A is Kaiming-uniform (a = sqrt(5)), B zero, as NOAH's module sets them (Attention in
+    model/supernet_vision_transformer_timm.py, the one model that its training builds). There timm's `init_weights`
+    runs afterwards and resets both to N(0, 0.02), so that its start is not the bare backbone. Dropout on A's input is
+    NOAH's (``--drop_rate_LoRA``, 0.1), as the OSU study's (arXiv:2409.16434); where q, k and v are apart, each draws
+    its own mask.
     """
 
     rank: int = 8

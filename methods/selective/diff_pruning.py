@@ -37,9 +37,8 @@ class DiffPruning(Method):
     model is not the bare backbone (run_glue_fixmask_finetune.py with ``--finetune 1``). The search holds w, α and two
     Adam moments of either, six times the backbone; its time is in the record's ``setup``.
 
-    The paper's rate for w is 1e-5, over thousands of steps on BERT. In the 120 steps that 320 images give (embedded
-    CLIP on base2new) w then stays so small that the penalty closes the gates of all tensors but one, 0.02 % of the
-    entries; with 1e-4, the default here, half of them stay open. The rest are the paper's values.
+    The paper's rate for w is 1e-5, over thousands of steps on BERT. In the few steps of a small training set w then
+    stays so small that the penalty closes nearly all gates: the default here is 1e-4. The rest are the paper's values.
 
     The official code penalises ``Σ σ(α) + σ(α_g)``, so that closing a group's gate spares nothing; here the product,
     which is the paper's. It trains with dropout and lets decay move w; here both are off in the search.

@@ -200,6 +200,7 @@ class TextTower(ABC):
                 logits = insert(features, logits)
         return logits
 
+    @torch.inference_mode(False)  # what inserts keep of the names may be trained with
     def set_class_names(self, class_names: Sequence[str]) -> None:
         """Tell the inserts the names of the classes."""
         inserts = [*self._slots()["logits"].children(), self.prompt] if has_slots(self.root) else []

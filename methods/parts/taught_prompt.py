@@ -39,6 +39,7 @@ class TaughtPrompt(ContextPrompt):
         self.class_names = tuple(class_names)
         self.taught = torch.empty(0)
 
+    @torch.inference_mode(False)  # what is kept of a prediction may be trained with
     @torch.no_grad()
     def teacher(self, text: TextTower) -> Tensor:
         """Normalised features (C, E) by the written prompts, as `text` is now; computed once for the class names."""

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from peftmark.adapting import adapt
-from peftmark.methods import AdaptedModel, OpenVocabularyClassifier
+from peftmark.methods import AdaptedModel, Context, OpenVocabularyClassifier
+from peftmark.methods.parts.context_prompt import ContextPrompt
 
 WITHOUT_DROPOUT = {"clip_lora": {"dropout": 0.0}}
 METHODS = sorted({case.method for case in CASES if case.track == "openvocab"})
@@ -82,3 +83,53 @@ def test_kept_features_follow_a_step_in_evaluation_mode(method: str) -> None:
     with torch.no_grad():
         assert not torch.equal(model.text_features(), before)
         assert torch.equal(model.text_features(), model.class_features())
+
+
+OTHER_NAMES = ("owl", "tree house", CLASS_NAMES[0], "piano", "lamp")
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "linear_probe"])  # its names are final
+def test_class_names_of_inference_mode_can_be_trained_with(method: str) -> None:
+    """What is kept of them (embeddings, a cache's values) are no inference tensors."""
+    case = Case(method, "openvocab")
+    found = []
+    for mode in (True, False):
+        model = adapted(method)
+        with torch.inference_mode(mode):
+            torch.manual_seed(7)
+            model.set_class_names(OTHER_NAMES)
+            if mode:
+                model.eval()(case.images())
+        if model.trainable_parameters():
+            found.append(gradients(model.train()))
+    if found:
+        with_mode, without = found
+        assert with_mode.keys() == without.keys()
+        assert all(torch.equal(with_mode[name], without[name]) for name in without)
+
+
+def test_class_specific_contexts_of_inference_mode_train() -> None:
+    """They are made when the names are first known."""
+    text = Case("coop", "openvocab").anatomy().text_tower()
+    prompt = ContextPrompt(text, 3, class_specific=True)
+    text.insert_prompt(prompt)
+    with torch.inference_mode():
+        text.set_class_names(CLASS_NAMES)
+    F.normalize(text.encode(*prompt()), dim=-1).square().sum().backward()
+    assert prompt.context.grad is not None
+
+
+@pytest.mark.parametrize("method", ["kgcoop", "prograd", "promptsrc"])
+def test_a_teacher_asked_for_in_inference_mode_teaches(method: str) -> None:
+    """KgCoOp's loss keeps its features for the backward pass."""
+    losses = []
+    for mode in (True, False):
+        model = adapted(method)
+        with torch.inference_mode(mode):
+            teacher = model.text.prompt.teacher(model.text)
+        assert not teacher.is_inference() and not teacher.requires_grad
+        run = Context(1, 1, CLASS_NAMES)
+        loss = model.method.loss(model.train(), Case(method, "openvocab").images(), labels(), run)
+        loss.backward()
+        losses.append(loss)
+    assert torch.equal(*losses)

@@ -109,7 +109,7 @@ class OpenVocabularyClassifier(AdaptedModel):
             cosines = (self.text_features_for(features) @ features[:, :, None]).squeeze(2)
         else:
             cosines = features @ self.text_features().T
-        return self.text.changed_logits(features, self.text.logits(cosines))
+        return self.text.changed_logits(features, self.text.scaled(cosines))
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> logits (N, number of class names)."""

@@ -65,7 +65,6 @@ class TextTower(ABC):
         log: the anatomy's list of insertions.
         token_blocks: its residual blocks; empty where their parts are not known.
         templates: the task's, "a photo of a {}." and the like; known before a method adapts.
-        scale: of the logits, where a method fixes it; None for the model's own (and its bias).
     """
 
     root: nn.Module
@@ -76,7 +75,6 @@ class TextTower(ABC):
     log: list[Insertion] = field(repr=False)
     token_blocks: tuple[Block, ...] = field(repr=False, default=())
     templates: tuple[str, ...] = ()
-    scale: float | None = None
     _written: dict[str, tuple[Tensor, PackedTexts | None]] = field(repr=False, init=False, default_factory=dict)
     _written_for: tuple[tuple[str, ...], torch.device] | None = field(repr=False, init=False, default=None)
 
@@ -132,13 +130,14 @@ class TextTower(ABC):
         Or of packed texts: embeddings (…, T, width) -> features (…, C, E); while `dropping`, by way of each text alone.
         """
 
-    def logits(self, cosines: Tensor) -> Tensor:
-        """Cosines (N, C) of images and texts -> logits, by `scale`."""
-        return self.own_logits(cosines) if self.scale is None else self.scale * cosines
-
     @abstractmethod
-    def own_logits(self, cosines: Tensor) -> Tensor:
-        """The same by the model's own scale (and bias)."""
+    def logits(self, cosines: Tensor) -> Tensor:
+        """Cosines (N, C) of images and texts -> logits, by the model's own scale (and bias)."""
+
+    def scaled(self, cosines: Tensor) -> Tensor:
+        """The same, by what was inserted in the place of the model's own scale, if anything was."""
+        insert = dict(self._slots().items()).get("scale") if has_slots(self.root) else None
+        return self.logits(cosines) if insert is None else insert(cosines)
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -167,6 +166,11 @@ class TextTower(ABC):
     def insert_prompt(self, insert: PromptInsert) -> None:
         """Let `insert` make the embeddings that the tower encodes."""
         self._slots()["prompt"] = insert
+        self.log.append(Insertion(self, insert))
+
+    def insert_scale(self, insert: Insert) -> None:
+        """Let `insert` make logits of cosines (N, C), in place of the model's own scale and bias."""
+        self._slots()["scale"] = insert
         self.log.append(Insertion(self, insert))
 
     def add_after_image(self, insert: Insert) -> None:

@@ -81,7 +81,7 @@ class OpenClipText(TextTower):
         x = tower.ln_final(last(x, texts=texts, at_ends=True))
         return x.view(*times, *x.shape[1:])
 
-    def own_logits(self, cosines: Tensor) -> Tensor:
+    def logits(self, cosines: Tensor) -> Tensor:
         model = cast(Any, self.root)
         logits = model.logit_scale.exp() * cosines
         return logits if model.logit_bias is None else logits + model.logit_bias

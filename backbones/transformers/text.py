@@ -28,7 +28,7 @@ class TransformersText(TextTower):
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         return self.tokenizer(texts, self.context_length)
 
-    def own_logits(self, cosines: Tensor) -> Tensor:
+    def logits(self, cosines: Tensor) -> Tensor:
         return cast(Any, self.root).logit_scale.exp() * cosines
 
     def _layers(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -75,8 +75,8 @@ class SiglipText(ClipText):
         tower = self.tower
         return tower.head(tower.final_layer_norm(self._layers(self._positioned(embedded), None))[:, -1])
 
-    def own_logits(self, cosines: Tensor) -> Tensor:
-        return super().own_logits(cosines) + cast(Any, self.root).logit_bias
+    def logits(self, cosines: Tensor) -> Tensor:
+        return super().logits(cosines) + cast(Any, self.root).logit_bias
 
 
 @dataclass(kw_only=True)
@@ -108,5 +108,5 @@ class BertText(TransformersText):
 class AlignText(BertText):
     """Of an `AlignModel`, whose cosines are divided by a temperature."""
 
-    def own_logits(self, cosines: Tensor) -> Tensor:
+    def logits(self, cosines: Tensor) -> Tensor:
         return cosines / cast(Any, self.root).temperature

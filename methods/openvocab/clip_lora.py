@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
+from ..parts.logit_scale import add_logit_scale
 from ..parts.low_rank import LowRank, Projection
 
 
@@ -23,9 +24,14 @@ class CLIPLoRA(Method):
     ViT-B/16. Merges.
 
     `encoder`: the towers that have updates, as the official option of that name: ``vision`` 110,592 and ``text`` 73,728
-    of these parameters. The logit scale is the model's own unless `logit_scale` says otherwise; the official code has
-    100, to which CLIP's own has come. It trains 500 steps a shot at a learning rate of 2e-4; here that is the
-    protocol's. Of several templates it trains with the first; here all are the classes'.
+    of these parameters. `position`: the blocks of each that have them, by its depth: a third (``bottom``, ``mid``,
+    ``up``), half (``half-bottom``, ``half-up``), the last three (``top3``). Of 12 blocks these are the official lists;
+    those for ViT-L/14 count as if its 24 were 12 or, for ``all``, 21 (loralib/utils.py). The official ``params`` are
+    `targets`, its ``o`` here ``proj``.
+
+    The logit scale is the model's own unless `logit_scale` says otherwise; the official code has 100, to which CLIP's
+    own has come; with it nothing merges, for the model's own would stay. It trains 500 steps a shot at a learning rate
+    of 2e-4; here that is the protocol's. Of several templates it trains with the first; here all are the classes'.
     """
 
     version: ClassVar[int] = 2
@@ -45,7 +51,7 @@ class CLIPLoRA(Method):
 
     def adapt(self, anatomy: Anatomy) -> None:
         text = anatomy.text_tower()
-        text.scale = self.logit_scale
+        add_logit_scale(text, self.logit_scale)
         images = () if self.encoder == "text" else anatomy.blocks
         texts = () if self.encoder == "vision" else text.blocks
         scale = self.alpha / math.sqrt(self.rank)

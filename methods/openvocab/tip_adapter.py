@@ -17,6 +17,7 @@ from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..classifiers import OpenVocabularyClassifier
 from ..method import Batches, Method, Phase, Views
+from ..parts.logit_scale import add_logit_scale
 
 SEARCH_START = 0.1
 
@@ -113,7 +114,7 @@ class TipAdapter(Method):
 
     def adapt(self, anatomy: Anatomy) -> None:
         text = anatomy.text_tower()
-        text.scale = self.logit_scale
+        add_logit_scale(text, self.logit_scale)
         text.add_after_logits(KeyValueCache(text.embed_dim, self.alpha, self.beta, self.trains_keys))
 
     def scoring_views(self) -> Views | None:

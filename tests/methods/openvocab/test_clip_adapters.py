@@ -143,6 +143,20 @@ def test_the_official_scale_stands_in_the_model_s_place(method: str) -> None:
     assert (official - own).abs().max() > 1
 
 
+@pytest.mark.parametrize("method", ["tip_adapter", "clip_lora"])
+@torch.no_grad()
+def test_a_fixed_scale_goes_with_what_was_inserted(method: str) -> None:
+    """Other methods on the same anatomy have the model's own again; a merged model would have it, too."""
+    model, cosines = adapted(method, logit_scale=100.0), torch.rand(2, 5)
+    assert torch.equal(model.text.scaled(cosines), 100 * cosines)
+    with pytest.raises(NotMergeable):
+        model.merge()
+    model.restart()
+    assert torch.equal(model.text.scaled(cosines), 100 * cosines)
+    model.anatomy.clear()
+    assert torch.equal(model.text.scaled(cosines), scale(model) * cosines)
+
+
 def test_tip_adapter_f_s_first_step_with_the_official_epsilon() -> None:
     """AdamW's first step is the rate times g / (|g| + eps)."""
     for config, epsilon in (({}, 1e-4), ({"epsilon_of_adamw": 1e-2}, 1e-2)):

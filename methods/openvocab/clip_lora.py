@@ -6,11 +6,29 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ...backbones import Anatomy
+from ...backbones import Anatomy, Block
 from ...registry import METHODS
 from ..method import Method
 from ..parts.logit_scale import add_logit_scale
 from ..parts.low_rank import LowRank, Projection
+
+Position = Literal["all", "bottom", "mid", "up", "half-bottom", "half-up", "top3"]
+
+
+def placed(blocks: tuple[Block, ...], position: Position) -> tuple[Block, ...]:
+    """Those of a tower's blocks that a position names; at least one."""
+    n = len(blocks)
+    third, half, two_thirds = n // 3, n // 2, 2 * n // 3
+    start, stop = {
+        "all": (0, n),
+        "bottom": (0, third),
+        "mid": (third, two_thirds),
+        "up": (two_thirds, n),
+        "half-bottom": (0, half),
+        "half-up": (half, n),
+        "top3": (max(n - 3, 0), n),
+    }[position]
+    return blocks[start : max(stop, start + 1)]
 
 
 @METHODS.register("clip_lora", family="openvocab", tracks=("openvocab",))
@@ -41,6 +59,7 @@ class CLIPLoRA(Method):
     dropout: float = 0.25
     targets: tuple[Projection, ...] = ("q", "k", "v")
     encoder: Literal["both", "vision", "text"] = "both"
+    position: Position = "all"
     logit_scale: float | None = None
 
     def __post_init__(self) -> None:
@@ -52,8 +71,8 @@ class CLIPLoRA(Method):
     def adapt(self, anatomy: Anatomy) -> None:
         text = anatomy.text_tower()
         add_logit_scale(text, self.logit_scale)
-        images = () if self.encoder == "text" else anatomy.blocks
-        texts = () if self.encoder == "vision" else text.blocks
+        images = () if self.encoder == "text" else placed(anatomy.blocks, self.position)
+        texts = () if self.encoder == "vision" else placed(text.blocks, self.position)
         scale = self.alpha / math.sqrt(self.rank)
         for block in (*images, *texts):
             for linear in block.linears(self.targets):

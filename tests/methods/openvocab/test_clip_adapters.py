@@ -14,6 +14,7 @@ from peftmark.adapting import adapt
 from peftmark.benchmark.run.step import make_optimizer
 from peftmark.errors import NotMergeable, PeftmarkError
 from peftmark.methods import AdaptedModel
+from peftmark.methods.openvocab.clip_lora import placed
 from peftmark.methods.openvocab.tip_adapter import KeyValueCache
 
 CASE = Case("zero_shot", "openvocab")
@@ -233,6 +234,25 @@ def test_clip_lora_in_one_tower(encoder: str, images: int, texts: int) -> None:
     blocks = (*model.anatomy.blocks[:images], *model.text.blocks[:texts])
     assert [id(host) for host in hosts] == [id(block.projections[name]) for block in blocks for name in "qkv"]
     assert model.text.trainable == (texts > 0)
+
+
+def test_clip_lora_s_positions_are_the_official_ones() -> None:
+    """loralib/utils.py, of twelve blocks; a tower with few has one at least."""
+    official = {
+        "bottom": (0, 1, 2, 3),
+        "mid": (4, 5, 6, 7),
+        "up": (8, 9, 10, 11),
+        "half-bottom": (0, 1, 2, 3, 4, 5),
+        "half-up": (6, 7, 8, 9, 10, 11),
+        "top3": (9, 10, 11),
+        "all": tuple(range(12)),
+    }
+    assert {position: placed(tuple(range(12)), position) for position in official} == official
+    assert all(placed((0,), position) == (0,) for position in official)
+    model = adapted("clip_lora", position="half-up")
+    blocks = (*model.anatomy.blocks[3:], *model.text.blocks[1:])
+    hosts = [block.projections[name] for block in blocks for name in "qkv"]
+    assert [id(insertion.host) for insertion in model.anatomy.log] == [id(host) for host in hosts]
 
 
 def by_hand(model: AdaptedModel, views: torch.Tensor, steps: int) -> torch.Tensor:

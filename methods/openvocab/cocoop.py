@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ...backbones import Anatomy, PackedTexts, TextTower
+from ...backbones import PackedTexts, TextTower
 from ...registry import METHODS
-from ..method import Method
-from ..parts.context_prompt import ContextPrompt, embedded_words
+from ..parts.context_prompt import ContextPrompt
+from ..parts.learned_context import WordsMethod
 
 
 class ConditionalPrompt(ContextPrompt):
@@ -39,7 +39,7 @@ class ConditionalPrompt(ContextPrompt):
 
 @METHODS.register("cocoop", family="openvocab", tracks=("openvocab",))
 @dataclass
-class CoCoOp(Method):
+class CoCoOp(WordsMethod):
     """A context that depends on the image (Zhou et al. 2022, arXiv:2203.05557, section 3.2).
 
     To every context token is added ``π(x)``, a meta-net Linear(E, E / `reduction`) - ReLU - Linear(E / `reduction`,
@@ -55,16 +55,13 @@ class CoCoOp(Method):
 
     identity_at_start: ClassVar[bool] = False
 
-    n_ctx: int = 4
-    init_words: str = "a photo of a"
     reduction: int = 16
 
     def __post_init__(self) -> None:
-        if self.n_ctx < 1 or self.reduction < 1:
-            raise ValueError("n_ctx and reduction must be at least 1")
+        super().__post_init__()
+        if self.reduction < 1:
+            raise ValueError("reduction must be at least 1")
 
-    def adapt(self, anatomy: Anatomy) -> None:
-        text = anatomy.text_tower()
-        context = embedded_words(text, self.init_words) if self.init_words else self.n_ctx
-        embed_dim = text.embed_dim
-        text.insert_prompt(ConditionalPrompt(text, context, embed_dim, max(embed_dim // self.reduction, 1)))
+    def prompt(self, text: TextTower) -> ContextPrompt:
+        hidden = max(text.embed_dim // self.reduction, 1)
+        return ConditionalPrompt(text, self.context(text), text.embed_dim, hidden)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...backbones import Anatomy
+from ...backbones import TextTower
 from ...registry import METHODS
-from ..method import Method
-from ..parts.context_prompt import ContextPrompt, Position, embedded_words
+from ..parts.context_prompt import ContextPrompt, Position
+from ..parts.learned_context import WordsMethod
 
 
 @METHODS.register("coop", family="openvocab", tracks=("openvocab",))
 @dataclass
-class CoOp(Method):
+class CoOp(WordsMethod):
     """Learned context words in front of the class name (Zhou et al. 2022, arXiv:2109.01134, equation 2).
 
     The context (n_ctx, width) starts as N(0, 0.02), or as the embeddings of `init_words` ("a photo of a", which then
@@ -28,12 +28,6 @@ class CoOp(Method):
     class_token_position: Position = "end"
     class_specific: bool = False
 
-    def __post_init__(self) -> None:
-        if self.n_ctx < 1:
-            raise ValueError("n_ctx must be at least 1")
-
-    def adapt(self, anatomy: Anatomy) -> None:
-        text = anatomy.text_tower()
-        context = embedded_words(text, self.init_words) if self.init_words else self.n_ctx
+    def prompt(self, text: TextTower) -> ContextPrompt:
         class_specific = self.class_specific and not self.init_words
-        text.insert_prompt(ContextPrompt(text, context, self.class_token_position, class_specific))
+        return ContextPrompt(text, self.context(text), self.class_token_position, class_specific)

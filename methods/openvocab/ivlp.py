@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from ...backbones import Anatomy
 from ...registry import METHODS
-from ..method import Method
-from ..parts.context_prompt import ContextPrompt, opening
 from ..parts.deep_prompts import add_independent_prompts
+from ..parts.learned_context import DeepContextMethod
 
 
 @METHODS.register("ivlp", family="openvocab", tracks=("openvocab",))
 @dataclass
-class IVLP(Method):
+class IVLP(DeepContextMethod):
     """Learned prompts in both towers, layer by layer, that know nothing of each other.
 
     The baseline of MaPLe (Khattak et al. 2023, arXiv:2210.03117, section 4.2), of multimodal-prompt-learning's
@@ -32,23 +30,19 @@ class IVLP(Method):
     ViT-B/16 (2 · 12 · (512 + 768)); 46,080 with 4 and 4 tokens and depth 9.
     """
 
-    identity_at_start: ClassVar[bool] = False
-
     n_ctx: int = 2
     prompt_length: int = 2
     depth: int = 12
     image_depth: int | None = None
-    init_words: str = "a photo of a"
 
     def __post_init__(self) -> None:
-        if min(self.n_ctx, self.prompt_length, self.depth) < 1:
-            raise ValueError("n_ctx, prompt_length and depth must be at least 1")
+        super().__post_init__()
+        if self.prompt_length < 1:
+            raise ValueError("prompt_length must be at least 1")
         if self.image_depth is not None and self.image_depth < 0:
             raise ValueError("image_depth must not be negative")
 
     def adapt(self, anatomy: Anatomy) -> None:
-        text = anatomy.text_tower()
-        context, words = opening(text, self.init_words, self.n_ctx)
-        text.insert_prompt(ContextPrompt(text, context, words=words))
+        super().adapt(anatomy)
         image_depth = self.depth if self.image_depth is None else self.image_depth
         add_independent_prompts(anatomy, self.n_ctx, self.prompt_length, self.depth, image_depth)

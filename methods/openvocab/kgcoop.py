@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from ...backbones import Anatomy
+from ...backbones import TextTower
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
-from ..classifiers import OpenVocabularyClassifier
-from ..method import Context, Method
-from ..parts.context_prompt import embedded_words
+from ..method import Context
+from ..parts.learned_context import WordsMethod, answer, teacher
 from ..parts.taught_prompt import TaughtPrompt
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 @METHODS.register("kgcoop", family="openvocab", tracks=("openvocab",))
 @dataclass
-class KgCoOp(Method):
+class KgCoOp(WordsMethod):
     """CoOp whose class features are kept near the written prompts' (Yao et al. 2023, arXiv:2303.13283, section 3.2).
 
     The loss is cross-entropy plus `weight` times ``1 - mean over classes of cos(w_c, w'_c)``; w (C, E) are the features
@@ -38,22 +37,17 @@ class KgCoOp(Method):
 
     looks_at_images: ClassVar[bool] = False
 
-    n_ctx: int = 4
-    init_words: str = "a photo of a"
     weight: float = 8.0
 
     def __post_init__(self) -> None:
-        if self.n_ctx < 1 or self.weight < 0:
-            raise ValueError("n_ctx must be at least 1 and weight not negative")
+        super().__post_init__()
+        if self.weight < 0:
+            raise ValueError("weight must not be negative")
 
-    def adapt(self, anatomy: Anatomy) -> None:
-        text = anatomy.text_tower()
-        context = embedded_words(text, self.init_words) if self.init_words else self.n_ctx
-        text.insert_prompt(TaughtPrompt(text, context, text.templates))
+    def prompt(self, text: TextTower) -> TaughtPrompt:
+        return TaughtPrompt(text, self.context(text), text.templates)
 
     def loss(self, model: AdaptedModel, images: Tensor, targets: Targets, context: Context) -> Tensor:
-        model = cast(OpenVocabularyClassifier, model)
-        learned = model.text_features()
-        written = cast(TaughtPrompt, model.text.prompt).teacher(model.text)
-        logits = model.text.logits(model.features(images) @ learned.T)
-        return model.objective.loss(logits, targets) + self.weight * (1 - (learned * written).sum(dim=1).mean())
+        learned, written = answer(model, images), teacher(model)
+        distance = 1 - (learned.texts * written).sum(dim=1).mean()
+        return model.objective.loss(learned.logits, targets) + self.weight * distance

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import cast
 
 from torch import Tensor, nn
 
 from ...backbones import Anatomy
 from ...registry import METHODS
-from ..method import Method
-from ..parts.context_prompt import ContextPrompt, opening
+from ..parts.context_prompt import ContextPrompt
 from ..parts.deep_prompts import TextPrompts, add_text_prompts
+from ..parts.learned_context import DeepContextMethod
 from ..parts.prompts import Prompts, add_prompts
 
 
@@ -37,7 +37,7 @@ class CoupledPrompts(Prompts):
 
 @METHODS.register("maple", family="openvocab", tracks=("openvocab",))
 @dataclass
-class MaPLe(Method):
+class MaPLe(DeepContextMethod):
     """Text prompts in several layers, and their projections as image prompts (Khattak et al. 2023, arXiv:2210.03117).
 
     Section 3.2 of the paper, trainers/maple.py and clip/model.py of multimodal-prompt-learning. In the first `depth`
@@ -55,24 +55,14 @@ class MaPLe(Method):
     widths written into it and so works on this size only.
     """
 
-    identity_at_start: ClassVar[bool] = False
-
     n_ctx: int = 2
-    depth: int = 9
-    init_words: str = "a photo of a"
-
-    def __post_init__(self) -> None:
-        if min(self.n_ctx, self.depth) < 1:
-            raise ValueError("n_ctx and depth must be at least 1")
 
     def adapt(self, anatomy: Anatomy) -> None:
+        super().adapt(anatomy)
         text = anatomy.text_tower()
-        context, words = opening(text, self.init_words, self.n_ctx)
-        prompt = ContextPrompt(text, context, words=words)
-        text.insert_prompt(prompt)
         depth = min(self.depth, len(text.blocks), len(anatomy.blocks))
         deep = add_text_prompts(text, self.n_ctx, depth)
         first, other = (nn.Linear(text.width, anatomy.width) for _ in range(2))
-        coupled = [CoupledPrompts(prompt, first, replaced=0)]
+        coupled = [CoupledPrompts(cast(ContextPrompt, text.prompt), first, replaced=0)]
         coupled += [CoupledPrompts(source, copy.deepcopy(other), replaced=self.n_ctx) for source in deep]
         add_prompts(anatomy, coupled, self.n_ctx, before_first_norm=True)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...backbones import Anatomy
+from ...backbones import TextTower
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
-from ..classifiers import OpenVocabularyClassifier
-from ..method import Context, Method
+from ..method import Context
 from ..parts.context_prompt import embedded_words
+from ..parts.learned_context import ContextMethod, answer, compared, teacher
 from ..parts.taught_prompt import TaughtPrompt
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def aligned(gradient: Tensor, general: Tensor, weight: float = 1.0) -> Tensor:
 
 @METHODS.register("prograd", family="openvocab", tracks=("openvocab",))
 @dataclass
-class ProGrad(Method):
+class ProGrad(ContextMethod):
     """CoOp that never steps against what zero-shot predictions say (Zhu et al. 2023, arXiv:2205.14865, section 3.2).
 
     Two gradients of the context: g_ce of cross-entropy and g_kl of ``-mean over images of sum_c p'_c log p_c``, p' the
@@ -61,12 +61,12 @@ class ProGrad(Method):
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.n_ctx < 1 or self.temperature <= 0:
-            raise ValueError("n_ctx must be at least 1 and temperature above 0")
+        super().__post_init__()
+        if self.temperature <= 0:
+            raise ValueError("temperature must be above 0")
         self._general: dict[str, Tensor] = {}  # g_kl of the step, by parameter
 
-    def adapt(self, anatomy: Anatomy) -> None:
-        text = anatomy.text_tower()
+    def prompt(self, text: TextTower) -> TaughtPrompt:
         before = (template.partition("{}")[0].replace("_", " ").split() for template in text.templates)
         words = next((part for part in before if part), [])[-self.n_ctx :]
         context, unnamed = torch.zeros(self.n_ctx, text.width), self.n_ctx
@@ -74,15 +74,12 @@ class ProGrad(Method):
             embedded = embedded_words(text, " ".join(words))[: len(words)]
             context, unnamed = context.to(embedded), self.n_ctx - len(embedded)
             context[unnamed:] = embedded
-        prompt = TaughtPrompt(text, context, text.templates, " ".join(words), unnamed=unnamed)
-        text.insert_prompt(prompt)
+        return TaughtPrompt(text, context, text.templates, " ".join(words), unnamed=unnamed)
 
     def loss(self, model: AdaptedModel, images: Tensor, targets: Targets, context: Context) -> Tensor:
-        model = cast(OpenVocabularyClassifier, model)
-        features, learned = model.features(images), model.text_features()
-        logits = model.text.logits(features @ learned.T)
+        features, _, logits = answer(model, images)
         with torch.no_grad():
-            taught = model.text.logits(features @ cast(TaughtPrompt, model.text.prompt).teacher(model.text).T)
+            taught = compared(model, features, teacher(model))
         general = F.cross_entropy(logits / self.temperature, (taught / self.temperature).softmax(dim=1))
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         with torch.autocast(images.device.type, enabled=False):  # as every backward pass

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...backbones import Anatomy
+from ...backbones import Anatomy, TextTower
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
-from ..classifiers import OpenVocabularyClassifier
-from ..method import Context, Method
+from ..method import Context
 from ..parts.context_prompt import opening
 from ..parts.deep_prompts import add_independent_prompts
 from ..parts.imagenet_templates import IMAGENET_TEMPLATES
+from ..parts.learned_context import DeepContextMethod, answer, teacher
 from ..parts.prompts import without_prompts
 from ..parts.taught_prompt import TaughtPrompt
 
@@ -34,7 +34,7 @@ def epoch_weights(epochs: int, mean: float, std: float) -> list[float]:
 
 @METHODS.register("promptsrc", family="openvocab", tracks=("openvocab",))
 @dataclass
-class PromptSRC(Method):
+class PromptSRC(DeepContextMethod):
     """IVLP's prompts, kept near the frozen model (Khattak et al. 2023, arXiv:2307.06948, section 3.2).
 
     The prompts are `ivlp`'s, with 4 and 4 tokens in 9 layers: 46,080 parameters on CLIP ViT-B/16. To cross-entropy
@@ -54,13 +54,9 @@ class PromptSRC(Method):
     `teacher_templates`: CLIP's sixty for ImageNet, as officially for every data set, or the task's own.
     """
 
-    identity_at_start: ClassVar[bool] = False
     looks_at_images: ClassVar[bool] = False
 
-    n_ctx: int = 4
     prompt_length: int = 4
-    depth: int = 9
-    init_words: str = "a photo of a"
     text_weight: float = 25.0
     image_weight: float = 10.0
     gpa_mean: float = 0.75
@@ -68,36 +64,34 @@ class PromptSRC(Method):
     teacher_templates: Literal["imagenet", "task"] = "imagenet"
 
     def __post_init__(self) -> None:
-        if min(self.n_ctx, self.prompt_length, self.depth) < 1:
-            raise ValueError("n_ctx, prompt_length and depth must be at least 1")
+        super().__post_init__()
+        if self.prompt_length < 1:
+            raise ValueError("prompt_length must be at least 1")
         if self.gpa_std <= 0 or min(self.text_weight, self.image_weight) < 0:
             raise ValueError("gpa_std must be above 0, text_weight and image_weight not negative")
         self._average: dict[str, Tensor] = {}  # of the epochs so far, by parameter
 
-    def adapt(self, anatomy: Anatomy) -> None:
-        text = anatomy.text_tower()
+    def prompt(self, text: TextTower) -> TaughtPrompt:
         context, words = opening(text, self.init_words, self.n_ctx)
         templates = IMAGENET_TEMPLATES if self.teacher_templates == "imagenet" else text.templates
-        text.insert_prompt(TaughtPrompt(text, context, templates, words, normalize_each=False))
+        return TaughtPrompt(text, context, templates, words, normalize_each=False)
+
+    def adapt(self, anatomy: Anatomy) -> None:
+        super().adapt(anatomy)
         add_independent_prompts(anatomy, self.n_ctx, self.prompt_length, self.depth, self.depth)
 
     def loss(self, model: AdaptedModel, images: Tensor, targets: Targets, context: Context) -> Tensor:
-        model = cast(OpenVocabularyClassifier, model)
-        text = model.text
         with torch.no_grad(), without_prompts(model):
-            frozen_texts = cast(TaughtPrompt, text.prompt).teacher(text)
-            frozen = model.features(images)
-            frozen_logits = text.logits(frozen @ frozen_texts.T)
-        texts, features = model.text_features(), model.features(images)
-        logits = text.logits(features @ texts.T)
+            frozen = answer(model, images, teacher(model))
+        prompted = answer(model, images)
         divergence = F.kl_div(
-            logits.log_softmax(dim=1), frozen_logits.log_softmax(dim=1), reduction="sum", log_target=True
+            prompted.logits.log_softmax(dim=1), frozen.logits.log_softmax(dim=1), reduction="sum", log_target=True
         )
         return (
-            model.objective.loss(logits, targets)
-            + self.text_weight * F.l1_loss(texts, frozen_texts)
-            + self.image_weight * F.l1_loss(features, frozen)
-            + divergence / logits.numel()
+            model.objective.loss(prompted.logits, targets)
+            + self.text_weight * F.l1_loss(prompted.texts, frozen.texts)
+            + self.image_weight * F.l1_loss(prompted.images, frozen.images)
+            + divergence / prompted.logits.numel()
         )
 
     @torch.no_grad()

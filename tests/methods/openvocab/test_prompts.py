@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from peftmark.adapting import adapt
 from peftmark.benchmark.run.memory_savings import checkpointed
 from peftmark.errors import PeftmarkError
+from peftmark.methods import AdaptedModel
 from peftmark.methods.openvocab.prograd import aligned
 from peftmark.methods.parts.context_prompt import embedded_words
 
@@ -188,6 +189,16 @@ def test_new_classes_after_training(method: str) -> None:
         assert model.text.prompt.teacher(model.text).shape == (3, 128)
 
 
+@pytest.mark.parametrize(("method", "passes"), [("kgcoop", 1), ("prograd", 1), ("promptsrc", 2)])
+def test_a_loss_encodes_images_once_for_each_model(method: str, passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frozen image tower is the teacher's, too; PromptSRC's is another one."""
+    model, encode = moved(method), AdaptedModel.encode
+    seen = []
+    monkeypatch.setattr(AdaptedModel, "encode", lambda self, images: seen.append(1) or encode(self, images))
+    model.method.loss(model, CASE.images(), labels(), context())
+    assert len(seen) == passes
+
+
 # --- hyper-parameters
 
 
@@ -195,11 +206,11 @@ def test_new_classes_after_training(method: str) -> None:
     ("method", "config", "message"),
     [
         ("cocoop", {"reduction": 0}, "reduction must be at least 1"),
-        ("kgcoop", {"weight": -1.0}, "weight not negative"),
-        ("prograd", {"temperature": 0.0}, "temperature above 0"),
+        ("kgcoop", {"weight": -1.0}, "weight must not be negative"),
+        ("prograd", {"temperature": 0.0}, "temperature must be above 0"),
         ("ivlp", {"depth": 0}, "depth must be at least 1"),
         ("ivlp", {"image_depth": -1}, "image_depth must not be negative"),
-        ("maple", {"n_ctx": 0}, "n_ctx and depth"),
+        ("maple", {"n_ctx": 0}, "n_ctx must be at least 1"),
         ("promptsrc", {"gpa_std": 0.0}, "gpa_std must be above 0"),
         ("promptsrc", {"teacher_templates": "none"}, "teacher_templates"),
         ("kgcoop", {"init_words": "", "n_ctx": 31}, "leaves no room"),

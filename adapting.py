@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from .backbones import Anatomy, find_backbone
 from .errors import PeftmarkError
-from .methods import AdaptedModel, Batches, Method, make_method, make_model
+from .methods import AdaptedModel, Batches, Method, ScoringMethod, check_selection, make_method, make_model
 from .tasks import Classification, Objective, OpenVocabulary
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
@@ -25,6 +27,7 @@ def adapt(
     num_frames: int | None = None,
     pretrained: bool = True,
     batches: Batches | None = None,
+    selection: Mapping[str, Tensor] | None = None,
     **config: Any,
 ) -> AdaptedModel:
     """Make a model of a backbone and a method.
@@ -37,7 +40,9 @@ def adapt(
         objective: what else is asked of the model (see `peftmark.tasks.Objective`).
         num_frames: frames T of a clip; images are then (N, T, 3, H, W).
         pretrained: load the backbone's weights; False draws them and never touches the network.
-        batches: (images, targets) for methods that score parameters on data.
+        batches: (images, targets) for methods that score parameters on data; ``model.scores`` keeps what they found.
+        selection: what such a method shall choose, in place of `batches`: ``model.selection`` of another model, or bool
+            masks of parameters' shapes by their names in ``model.anatomy.named_parameters()``.
 
     Returns:
         A model in training mode; (N, 3, H, W) -> (N, num_classes), or the objective's outputs.
@@ -61,13 +66,30 @@ def adapt(
     if isinstance(backbone, str):
         backbone = find_backbone(backbone).build(pretrained and method.pretrained)
     model = make_model(backbone, method, asked, num_frames)
-    if batches is not None:
+    _prepare(model, batches, selection)
+    return model.train()
+
+
+def _prepare(model: AdaptedModel, batches: Batches | None, selection: Mapping[str, Tensor] | None) -> None:
+    method = model.method
+    if selection is not None:
+        if not isinstance(method, ScoringMethod):
+            raise PeftmarkError(
+                f"{type(method).__name__} does not choose among parameters: selection= is for methods that score them"
+            )
+        if batches is not None:
+            raise PeftmarkError("give batches= to choose by, or selection=, which is chosen already; not both")
+        method.take(model, check_selection(model, selection))
+    elif isinstance(method, ScoringMethod) and batches is not None:
+        model.scores = method.scored(model, batches)
+    elif batches is not None:
         method.prepare(model, batches)
     elif method.needs_batches:
+        choice = ", or selection=, what it shall choose" if isinstance(method, ScoringMethod) else ""
         raise PeftmarkError(
             f"{type(method).__name__} scores parameters on data: give batches=, an iterable of (images, targets) pairs"
+            f"{choice}"
         )
-    return model.train()
 
 
 def _objective(

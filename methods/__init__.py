@@ -5,6 +5,7 @@ from .classifiers import OpenVocabularyClassifier
 from .headed_model import HeadedModel
 from .method import Batches, Context, Method, Phase, Variant, Views, make_method
 from .models import make_model
+from .scoring_method import Scores, ScoringMethod, Selection, check_selection
 
 __all__ = [
     "AdaptedModel",
@@ -14,8 +15,12 @@ __all__ = [
     "Method",
     "OpenVocabularyClassifier",
     "Phase",
+    "Scores",
+    "ScoringMethod",
+    "Selection",
     "Variant",
     "Views",
+    "check_selection",
     "make_method",
     "make_model",
 ]

@@ -30,6 +30,10 @@ class AdaptedModel(nn.Module):
         objective: what is asked of it; ``model.objective.loss(model(images), targets)`` is its loss.
 
     ``model.backbone`` is the backbone's own module, under its own parameter names.
+
+    Attributes:
+        scores: what `adapt` of the package keeps of a method that scores parameters: float tensors of their shapes, by
+            their names in ``anatomy.named_parameters()``; clear it to free the memory.
     """
 
     def __init__(self, anatomy: Anatomy, method: Method, objective: Objective) -> None:
@@ -38,6 +42,7 @@ class AdaptedModel(nn.Module):
         self.method = method
         self.objective = objective
         self.backbone = anatomy.root
+        self.scores: dict[str, Tensor] = {}
         self._start = 0
         method.adapt(anatomy)
 
@@ -95,6 +100,15 @@ class AdaptedModel(nn.Module):
         names = {id(parameter): name for name, parameter in self.named_parameters()} if self.anatomy.masks else {}
         own = dict(self.anatomy.named_parameters())
         return {names[id(own[name])]: mask for name, mask in self.anatomy.masks.items()}
+
+    @property
+    def selection(self) -> dict[str, Tensor]:
+        """Which entries of the image backbone the method chose: bool masks of the parameters' shapes.
+
+        By their names in ``anatomy.named_parameters()``; empty of a method that chooses no single entries.
+        ``adapt(…, selection=…)`` takes it. `spt` tells a whole projection of one that holds a module.
+        """
+        return self.method.selection(self)
 
     def optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Step; entries that were not chosen stay bit-identical, whatever decay and momentum would do to them.

@@ -131,6 +131,10 @@ class Method:
         iterating again gives them again. With `scoring_views` these are views (N, V, 3, H, W).
         """
 
+    def selection(self, model: AdaptedModel) -> dict[str, Tensor]:
+        """What `AdaptedModel.selection` tells."""
+        return dict(model.anatomy.masks)
+
     def scoring_views(self) -> Views | None:
         """The views of training images that `prepare` wants; None for the images."""
         return None

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from ...errors import PeftmarkError, Unsupported
 from ..adapted_model import AdaptedModel
 from ..method import Batches
+from ..scoring_method import Scores
 
 if TYPE_CHECKING:
     from ...tasks import Targets
-
-Scores = dict[str, Tensor]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...backbones import Affine
 from ..adapted_model import AdaptedModel
 from ..method import Batches
+from ..scoring_method import Scores, Selection
 from .scoring import draw, squared_gradients
 
 Score = Literal["gradient", "magnitude"]
@@ -40,20 +41,20 @@ class Units:
         yield weight.unflatten(1, (self.count, -1)).movedim(1, 0)
 
 
-def choose_units(
-    model: AdaptedModel, groups: Sequence[Units], keep: float, score: Score, batches: Batches
-) -> dict[str, Tensor]:
-    """Masks of the share `keep` of all units, at least one, that have the largest scores.
+def entry_scores(model: AdaptedModel, score: Score, batches: Batches) -> Scores:
+    """Of each entry, a unit's score being the sum over its entries: the squared gradient or the squared weight.
 
-    A unit's score is the sum over its entries of the squared gradient (of the mean loss of 32 images, summed
-    over 16 batches at most: as SPT scores entries) or of the squared weight.
+    The gradient is of the mean loss of 32 images; squares are summed over 16 batches at most, as SPT scores entries.
     """
-    own = dict(model.anatomy.named_parameters())
     if score == "gradient":
-        found = squared_gradients(model, draw(batches, size=32, count=16))
-    else:
-        found = {name: parameter.detach().square() for name, parameter in own.items()}
-    by_parameter = {own[name]: values for name, values in found.items()}
+        return squared_gradients(model, draw(batches, size=32, count=16))
+    return {name: parameter.detach().square() for name, parameter in model.anatomy.named_parameters()}
+
+
+def choose_units(model: AdaptedModel, groups: Sequence[Units], keep: float, scores: Scores) -> Selection:
+    """Masks of the share `keep` of all units, at least one, that have the largest scores."""
+    own = dict(model.anatomy.named_parameters())
+    by_parameter = {own[name]: values for name, values in scores.items()}
     values = torch.cat([sum_of_parts(group.parts(by_parameter)) for group in groups])
     chosen = torch.zeros_like(values, dtype=torch.bool)
     chosen[values.topk(max(1, round(keep * len(values)))).indices] = True

@@ -12,15 +12,16 @@ from torch.func import functional_call
 
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
-from ..method import Batches, Method
+from ..method import Batches
 from ..parts.scoring import check_share, draw, entries_to_keep, observing, top_entries
+from ..scoring_method import Scores, ScoringMethod, Selection
 
 LOWER, UPPER = -1.5, 1.5
 
 
 @METHODS.register("diff_pruning", family="selective", tracks=("image", "openvocab", "video"))
 @dataclass
-class DiffPruning(Method):
+class DiffPruning(ScoringMethod):
     """Learn a sparse change of the weights (Guo et al. 2021, arXiv:2012.07463, sections 3.1-3.3).
 
     ``θ = θ₀ + z_g ⊙ z ⊙ w``: w starts at zero, z (one for each entry) and z_g (one for each parameter tensor, with
@@ -34,7 +35,8 @@ class DiffPruning(Method):
     (352,477 on ViT-B/16 with 100 classes). What then trains under the protocol, is counted and is stored are these k
     entries with the mask fixed; entries whose gate closed are never among them, so where the penalty alone gives a
     sparser change, fewer than k. Training goes on from the pruned change and the head of the search, so an adapted
-    model is not the bare backbone (run_glue_fixmask_finetune.py with ``--finetune 1``). The search holds w, α and two
+    model is not the bare backbone (run_glue_fixmask_finetune.py with ``--finetune 1``); of a given `selection` there is
+    no change yet, and it begins at the pretrained weights. Scores are ``|z_g z w|``. The search holds w, α and two
     Adam moments of either, six times the backbone; its time is in the record's ``setup``.
 
     The paper's rate for w is 1e-5, over thousands of steps on BERT. In the few steps of a small training set w then
@@ -44,7 +46,6 @@ class DiffPruning(Method):
     which is the paper's. It trains with dropout and lets decay move w; here both are off in the search.
     """
 
-    needs_batches: ClassVar[bool] = True
     identity_at_start: ClassVar[bool] = False
 
     keep: float = 0.005
@@ -63,15 +64,20 @@ class DiffPruning(Method):
         if self.penalty < 0 or self.gate_rate < 0 or self.learning_rate <= 0:
             raise ValueError("penalty and gate_rate must not be negative, learning_rate must be above 0")
 
-    def prepare(self, model: AdaptedModel, batches: Batches) -> None:
-        k = entries_to_keep(model, self.keep)
+    def choose(self, model: AdaptedModel, scores: Scores) -> Selection:
+        return top_entries(scores, entries_to_keep(model, self.keep))
+
+    def scored(self, model: AdaptedModel, batches: Batches) -> Scores:
+        entries_to_keep(model, self.keep)  # too small a budget is refused before any search
         with observing(model) as own:
             change = self._search(model, own, batches)
-        masks = top_entries({name: value.abs() for name, value in change.items()}, k)
-        model.anatomy.train_entries(masks)
+        scores = {name: value.abs() for name, value in change.items()}
+        masks = self.choose(model, scores)
+        self.take(model, masks)
         with torch.no_grad():
             for name, mask in masks.items():
                 own[name].add_(change[name] * mask)
+        return scores
 
     def _search(self, model: AdaptedModel, own: dict[str, nn.Parameter], batches: Batches) -> dict[str, Tensor]:
         """The change of every parameter that the search finds, gates without noise; trains the head in place."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
-from ..method import Batches, Method
+from ..method import Batches
 from ..parts.scoring import check_share, draw, entries_to_keep, squared_gradients, top_entries
+from ..scoring_method import Scores, ScoringMethod, Selection
 
 
 @METHODS.register("fish_mask", family="selective", tracks=("image", "openvocab", "video"))
 @dataclass
-class FishMask(Method):
+class FishMask(ScoringMethod):
     """Train the entries with the largest Fisher information (Sung et al. 2021, arXiv:2111.09839).
 
     The empirical Fisher of an entry is ``Σ_i (∂ CE(f(x_i), y_i) / ∂θ)²``, over `samples` training images one at a time,
@@ -27,8 +27,6 @@ class FishMask(Method):
     than the budget where a backbone has parameters that do not reach the loss.
     """
 
-    needs_batches: ClassVar[bool] = True
-
     keep: float = 0.005
     samples: int = 1024
 
@@ -37,7 +35,9 @@ class FishMask(Method):
         if self.samples < 1:
             raise ValueError("samples must be at least 1")
 
-    def prepare(self, model: AdaptedModel, batches: Batches) -> None:
-        k = entries_to_keep(model, self.keep)
-        scores = squared_gradients(model, draw(batches, size=1, count=self.samples))
-        model.anatomy.train_entries(top_entries(scores, k))
+    def scores_of(self, model: AdaptedModel, batches: Batches) -> Scores:
+        entries_to_keep(model, self.keep)  # too small a budget is refused before any scoring
+        return squared_gradients(model, draw(batches, size=1, count=self.samples))
+
+    def choose(self, model: AdaptedModel, scores: Scores) -> Selection:
+        return top_entries(scores, entries_to_keep(model, self.keep))

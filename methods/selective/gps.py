@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +12,16 @@ from torch.nn import functional as F
 from ...errors import Unsupported
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
-from ..method import Batches, Method
+from ..method import Batches
 from ..parts.scoring import draw, gradients, observing
+from ..scoring_method import Scores, ScoringMethod, Selection
 
 AREA, LOG_RATIO = (0.08, 1.0), math.log(4 / 3)
 
 
 @METHODS.register("gps", family="selective", tracks=("image", "openvocab", "video"))
 @dataclass
-class GPS(Method):
+class GPS(ScoringMethod):
     """Train the input weights of each neuron with the largest gradient (Zhang et al. 2024, arXiv:2312.10136).
 
     Of every linear and convolutional layer's weight (out, …) the `connections` entries of each output row with the
@@ -39,8 +39,6 @@ class GPS(Method):
     colour jitter and greyscale too); here the crop is cut, without antialiasing, from the preprocessed image.
     """
 
-    needs_batches: ClassVar[bool] = True
-
     connections: int = 1
     temperature: float = 0.07
     batch_size: int = 64
@@ -51,9 +49,9 @@ class GPS(Method):
         if self.batch_size < 1:
             raise ValueError("batch_size must be at least 1")
 
-    def prepare(self, model: AdaptedModel, batches: Batches) -> None:
-        layers = [m for m in model.anatomy.model.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
-        weights, biases = ({id(getattr(layer, kind)) for layer in layers} for kind in ("weight", "bias"))
+    def scores_of(self, model: AdaptedModel, batches: Batches) -> Scores:
+        """Of the layers' weights: ``|Σ_batches ∂L/∂W|``."""
+        weights = _of_layers(model, "weight")
         views = torch.Generator().manual_seed(0)
         with observing(model) as own:
             scored = {name: parameter for name, parameter in own.items() if id(parameter) in weights}
@@ -66,17 +64,27 @@ class GPS(Method):
                 loss = supervised_contrastive(features, labels.repeat(2), self.temperature)
                 for name, gradient in gradients(loss, scored).items():
                     sums[name] = sums.get(name, 0) + gradient
-        masks = {name: self._largest(total.abs()) for name, total in sums.items()}
-        for name, parameter in own.items():
+        return {name: total.abs() for name, total in sums.items()}
+
+    def choose(self, model: AdaptedModel, scores: Scores) -> Selection:
+        masks = {name: self._largest(score) for name, score in scores.items()}
+        biases = _of_layers(model, "bias")
+        for name, parameter in model.anatomy.named_parameters():
             if id(parameter) in biases or name.endswith("gamma"):
                 masks[name] = torch.ones_like(parameter, dtype=torch.bool)
-        model.anatomy.train_entries(masks)
+        return masks
 
     def _largest(self, score: Tensor) -> Tensor:
         """(out, …) -> a mask of the largest entries of each row."""
         rows = score.flatten(1)
         chosen = rows.topk(min(self.connections, rows.shape[1]), dim=1).indices
         return torch.zeros_like(rows, dtype=torch.bool).scatter_(1, chosen, True).view_as(score)
+
+
+def _of_layers(model: AdaptedModel, kind: str) -> set[int]:
+    """The ids of the weights, or biases, of every linear and convolutional layer."""
+    layers = [m for m in model.anatomy.model.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
+    return {id(getattr(layer, kind)) for layer in layers}
 
 
 def supervised_contrastive(features: Tensor, labels: Tensor, temperature: float) -> Tensor:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from ...backbones import Anatomy
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
-from ..method import Batches, Method
+from ..method import Batches
 from ..parts.scoring import check_share
-from ..parts.units import Score, Units, choose_units
+from ..parts.units import Score, Units, choose_units, entry_scores
+from ..scoring_method import Scores, ScoringMethod, Selection
 
 
 @METHODS.register("head_mask", family="selective", tracks=("image", "openvocab", "video"))
 @dataclass
-class HeadMask(Method):
+class HeadMask(ScoringMethod):
     """Train the attention heads that matter most (the survey's structured mask, section 3.2.3, equation 8).
 
     Of all L·H heads together the share `keep` with the largest score trains, at least one head: its d = D/H rows of the
@@ -28,8 +28,6 @@ class HeadMask(Method):
     head's output: how much the loss needs the head, not how much its weights would move.
     """
 
-    needs_batches: ClassVar[bool] = True
-
     keep: float = 0.05
     score: Score = "gradient"
 
@@ -40,7 +38,11 @@ class HeadMask(Method):
         for block in anatomy.blocks:
             _ = block.attention  # a backbone without it is refused before any scoring
 
-    def prepare(self, model: AdaptedModel, batches: Batches) -> None:
+    def scores_of(self, model: AdaptedModel, batches: Batches) -> Scores:
+        """Of entries: a unit's is the sum of those that belong to it."""
+        return entry_scores(model, self.score, batches)
+
+    def choose(self, model: AdaptedModel, scores: Scores) -> Selection:
         attentions = [block.attention for block in model.anatomy.blocks]
         heads = [Units((part.q, part.k, part.v), part.output, part.num_heads) for part in attentions]
-        model.anatomy.train_entries(choose_units(model, heads, self.keep, self.score, batches))
+        return choose_units(model, heads, self.keep, scores)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, count, islice
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
-from ..method import Batches, Method
+from ..method import Batches
 from ..parts.scoring import check_share, draw, entries_to_keep, gradients, observing, top_entries
+from ..scoring_method import Scores, ScoringMethod, Selection
 
 if TYPE_CHECKING:
     from ...tasks import Targets
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @METHODS.register("magnitude_mask", family="selective", tracks=("image", "openvocab", "video"))
 @dataclass
-class MagnitudeMask(Method):
+class MagnitudeMask(ScoringMethod):
     """Train the entries whose gradients were largest in a first phase of training.
 
     The survey's second unstructured mask (section 3.2.2, equation 8: "by the size of the gradients' changes, found in a
@@ -37,8 +38,6 @@ class MagnitudeMask(Method):
     directions would otherwise decide the mask. No dropout, no running statistics change in the phase.
     """
 
-    needs_batches: ClassVar[bool] = True
-
     keep: float = 0.005
     steps: int = 16
     batch_size: int = 32
@@ -49,8 +48,8 @@ class MagnitudeMask(Method):
         if self.steps < 1 or self.batch_size < 1 or self.learning_rate < 0:
             raise ValueError("steps and batch_size must be at least 1, learning_rate not negative")
 
-    def prepare(self, model: AdaptedModel, batches: Batches) -> None:
-        k = entries_to_keep(model, self.keep)
+    def scores_of(self, model: AdaptedModel, batches: Batches) -> Scores:
+        entries_to_keep(model, self.keep)  # too small a budget is refused before any scoring
         with observing(model) as own:
             trained = {**own, **{f"head.{i}": parameter for i, parameter in enumerate(model.head_parameters())}}
             start = {name: parameter.detach().clone() for name, parameter in trained.items()}
@@ -67,7 +66,10 @@ class MagnitudeMask(Method):
                 with torch.no_grad():
                     for name, parameter in trained.items():
                         parameter.copy_(start[name])
-        model.anatomy.train_entries(top_entries(scores, k))
+        return scores
+
+    def choose(self, model: AdaptedModel, scores: Scores) -> Selection:
+        return top_entries(scores, entries_to_keep(model, self.keep))
 
     def _batches(self, batches: Batches) -> Iterator[tuple[Tensor, Targets]]:
         """Epoch after epoch, each in another order."""

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...backbones import Affine, Anatomy, Insert, WeightDelta
+from ...errors import PeftmarkError
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
-from ..method import Batches, Method
+from ..method import Batches
 from ..parts.bottleneck import Bottleneck
 from ..parts.low_rank import LowRank
 from ..parts.scoring import check_share, draw, squared_gradients
+from ..scoring_method import Scores, ScoringMethod, Selection
 
 CLASS_TOKENS = ("cls_token", "class_embedding")
 
@@ -74,7 +76,7 @@ class Piece:
 
 @METHODS.register("spt", family="selective", tracks=("image", "openvocab", "video"))
 @dataclass
-class SPT(Method):
+class SPT(ScoringMethod):
     """Tune where the loss is sensitive, whole matrices or single entries (He et al. 2023, arXiv:2303.08566).
 
     The sensitivity of an entry is ``Σ_batches (∂CE/∂θ)²`` of the mean over 32 images, over `score_batches` batches.
@@ -101,7 +103,6 @@ class SPT(Method):
     """
 
     version: ClassVar[int] = 2
-    needs_batches: ClassVar[bool] = True
 
     keep: float = 0.005
     rank: int = 8
@@ -125,10 +126,12 @@ class SPT(Method):
             if name in CLASS_TOKENS:
                 parameter.requires_grad_(True)
 
-    def prepare(self, model: AdaptedModel, batches: Batches) -> None:
-        anatomy = model.anatomy
-        scores = squared_gradients(model, draw(batches, size=32, count=self.score_batches))
-        pieces = self.pieces(anatomy)
+    def scores_of(self, model: AdaptedModel, batches: Batches) -> Scores:
+        return squared_gradients(model, draw(batches, size=32, count=self.score_batches))
+
+    def choose(self, model: AdaptedModel, scores: Scores) -> Selection:
+        """The marked entries."""
+        anatomy, pieces = model.anatomy, self.pieces(model.anatomy)
         flat = torch.cat([scores[piece.name][piece.rows].flatten() for piece in pieces])
         sizes = [scores[piece.name][piece.rows].numel() for piece in pieces]
         owner = torch.repeat_interleave(torch.arange(len(pieces)), torch.tensor(sizes)).to(flat.device)
@@ -138,18 +141,44 @@ class SPT(Method):
         tau = _largest_within(int(self.keep * everything) - tokens, owner[order], pieces)
         marked = torch.zeros_like(flat, dtype=torch.bool)
         marked[order[:tau]] = True
-
-        masks = {name: torch.zeros_like(score, dtype=torch.bool) for name, score in scores.items()}
+        masks = {piece.name: torch.zeros_like(scores[piece.name], dtype=torch.bool) for piece in pieces}
         for piece, marks in zip(pieces, marked.split(sizes), strict=True):
             part = masks[piece.name][piece.rows]
+            part.copy_(marks.view_as(part))
+        return masks
+
+    def take(self, model: AdaptedModel, selection: Selection) -> None:
+        """Tune pieces by the marked entries in `selection`.
+
+        Raises:
+            PeftmarkError: where an entry is marked that is in no piece.
+        """
+        anatomy, pieces = model.anatomy, self.pieces(model.anatomy)
+        for name in selection.keys() - {piece.name for piece in pieces}:
+            if bool(selection[name].any()):
+                raise PeftmarkError(f"selection: spt chooses among blocks and norms, of which {name!r} is none")
+        masks = {name: torch.zeros_like(mask) for name, mask in selection.items()}
+        for piece in pieces:
+            if piece.name not in selection:
+                continue
+            marks, part = (tensors[piece.name][piece.rows] for tensors in (selection, masks))
             if int(marks.sum()) < piece.threshold:
-                part.copy_(marks.view_as(part) & piece.entries)
+                part.copy_(marks & piece.entries)
             elif piece.linear is None:
                 part.fill_(True)
             else:
                 self._add_module(piece.linear, piece)
         if any(bool(mask.any()) for mask in masks.values()):
             anatomy.train_entries(masks)
+
+    def selection(self, model: AdaptedModel) -> Selection:
+        """What trains; of a projection that holds a module, all entries."""
+        masks = {name: mask.clone() for name, mask in model.anatomy.masks.items()}
+        own, hosts = dict(model.anatomy.named_parameters()), {id(each.host) for each in model.anatomy.log}
+        for piece in self.pieces(model.anatomy):
+            if id(piece.linear) in hosts:
+                masks.setdefault(piece.name, torch.zeros_like(own[piece.name], dtype=torch.bool))[piece.rows] = True
+        return masks
 
     def pieces(self, anatomy: Anatomy) -> list[Piece]:
         """What can be tuned: the blocks' projections with their biases, and every other vector of blocks and norms."""

@@ -4,6 +4,11 @@ A module gets slots by having its class swapped for a subclass of it that also r
 `torch.nn.utils.parametrize` and FSDP2 do). Its parameters keep their names, a module without slots is untouched and
 costs nothing, and `remove_slots` gives back exactly the module that was there. What is inserted lives in
 ``module.slots``, so a parameter is the backbone's own if and only if ``slots`` is not a part of its name.
+
+The name of an inserted tensor says where it is, and does not depend on what else is inserted elsewhere:
+``<module>.slots.<slot>.<i>.<tensor>`` of a module or block (``<branch>.<slot>`` in a block), and
+``<module>.slots.rows.<p>.<slot>.<i>.<tensor>`` of part p of a linear map's output: q, k and v of a fused qkv are 0, 1 and
+2, whichever of them are used; a map that is one part has 0. i counts what a method puts into one slot.
 """
 
 from __future__ import annotations
@@ -118,8 +123,9 @@ class _SlottedLinear(_SlottedModule):
         # one split, not a slice a piece: the backward pass of each slice would fill a tensor as large as y
         bounds = sorted({0, y.shape[-1], *itertools.chain.from_iterable(self.row_ranges)})
         pieces = list(y.split([stop - start for start, stop in itertools.pairwise(bounds)], dim=-1))
-        for (start, stop), rows in zip(self.row_ranges, _inserts(self.slots, "rows"), strict=True):
-            index = bounds.index(start)
+        parts = _inserts(self.slots, "rows")
+        for start, stop in self.row_ranges:
+            index, rows = bounds.index(start), parts[start // (stop - start)]
             for insert in _inserts(cast(nn.ModuleDict, rows), "delta"):
                 pieces[index] = pieces[index] + insert(x, weight[start:stop])
             for insert in _inserts(cast(nn.ModuleDict, rows), "after"):
@@ -297,18 +303,25 @@ def attention_slots(module: nn.Module, mixin: type[SlottedAttention]) -> nn.Modu
 def row_slots(module: nn.Module, rows: tuple[int, int]) -> nn.ModuleDict:
     """The ``delta`` and ``after`` slots of output rows ``[start, stop)`` of a linear map, made on first use.
 
+    The rows are one of the equal parts that the output is made of. All have a number, those without slots too, so that
+    names do not depend on which are used.
+
     Raises:
-        ValueError: where the rows overlap others that have slots, but are not the same.
+        ValueError: where the rows are no such part, or of another size than others that have slots.
     """
     parts = _inserts(module_slots(module), "rows")
     ranges = cast(_SlottedLinear, module).row_ranges
+    size, out = rows[1] - rows[0], len(cast(Tensor, module.weight))
+    if rows[0] % size or out % size:
+        raise ValueError(f"rows {rows} are none of the equal parts of {out}")
+    if any(stop - start != size for start, stop in ranges):
+        raise ValueError(f"rows {rows} overlap others that have slots: {ranges}")
+    if not len(parts):
+        parts.extend(nn.ModuleDict({"delta": nn.ModuleList(), "after": nn.ModuleList()}) for _ in range(out // size))
     if rows not in ranges:
-        if any(rows[0] < stop and start < rows[1] for start, stop in ranges):
-            raise ValueError(f"rows {rows} overlap others that have slots: {ranges}")
-        position = sum(start < rows[0] for start, _ in ranges)
-        ranges.insert(position, rows)
-        parts.insert(position, nn.ModuleDict({"delta": nn.ModuleList(), "after": nn.ModuleList()}))
-    return cast(nn.ModuleDict, parts[ranges.index(rows)])
+        ranges.append(rows)
+        ranges.sort()
+    return cast(nn.ModuleDict, parts[rows[0] // size])
 
 
 def remove_slots(root: nn.Module) -> None:

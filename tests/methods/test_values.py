@@ -42,7 +42,7 @@ def test_lora(stream: Tensor) -> None:
     model = adapt(anatomy(), "lora", num_classes=3, rank=4, alpha=2.0).eval()
     randomize(model)
     block = model.backbone.blocks[0]
-    q, v = (rows["delta"][0] for rows in block.attn.qkv.slots["rows"])
+    q, v = (block.attn.qkv.slots["rows"][part]["delta"][0] for part in (0, 2))
     deltas = {"q": 0.5 * q.up @ q.down, "v": 0.5 * v.up @ v.down}
     x = stream + attention_by_hand(block, stream, deltas)
     torch.testing.assert_close(block(stream), x + mlp_by_hand(block, x), rtol=1e-4, atol=1e-5)

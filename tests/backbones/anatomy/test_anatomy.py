@@ -207,8 +207,16 @@ def test_deltas_may_share_rows_but_not_overlap() -> None:
     expected[:, :2] += 2 * (x @ linear.weight[:2].T)
     expected[:, 4:] += x @ linear.weight[4:].T
     torch.testing.assert_close(linear(x), expected)
-    with pytest.raises(ValueError, match="overlap"):
-        row_slots(linear, (1, 3))
+    # the part between has a number, too: names do not depend on which are used
+    assert [name for name, module in linear.named_modules() if isinstance(module, Double)] == [
+        "slots.rows.0.delta.0", "slots.rows.0.delta.1", "slots.rows.2.delta.0",
+    ]  # fmt: skip
+    for rows in ((1, 3), (0, 4)):
+        with pytest.raises(ValueError, match="none of the equal parts of 6"):
+            row_slots(linear, rows)
+    for rows in ((0, 3), (0, 6)):
+        with pytest.raises(ValueError, match="overlap"):
+            row_slots(linear, rows)
 
 
 def test_a_merge_that_cannot_be_done_changes_nothing() -> None:

@@ -211,7 +211,8 @@ def test_gated_vpt_brings_a_temperature_back_within_its_bounds() -> None:
 def test_ia3_rescales_keys_values_and_hidden_activations() -> None:
     block, x = adapted("ia3").backbone.blocks[0], stream()
     assert block.attn.qkv.row_ranges == [(128, 256), (256, 384)]  # scaled queries would give the same scores
-    keys, values = (rows["after"][0].scale for rows in block.attn.qkv.slots["rows"])
+    _, keys, values = block.attn.qkv.slots["rows"]
+    keys, values = keys["after"][0].scale, values["after"][0].scale
     hidden = block.mlp.fc2.slots["before"][0].scale
     q, k, v = qkv(block, norm(block.norm1, x))
     expected = x + linear(block.attn.proj, attend(q, k * keys, v * values))

@@ -29,7 +29,7 @@ def test_unipelt_gates_its_three_parts() -> None:
     block, x = model.backbone.blocks[4], stream()
     trunk = model.backbone.blocks[0].attn.slots["prefix"][0].trunk
     prefix = block.attn.slots["prefix"][0]
-    q_delta, v_delta = (rows["delta"][0] for rows in block.attn.qkv.slots["rows"])
+    q_delta, v_delta = (block.attn.qkv.slots["rows"][part]["delta"][0] for part in (0, 2))
     adapter = block.slots["mlp"]["after_add"][0]
 
     def gate(insert: torch.nn.Module, y: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from peftmark.methods import Variant, make_method
 
 def qkv_deltas(block: torch.nn.Module) -> list[torch.nn.Module]:
     """One delta a slotted range of the fused layer's rows."""
-    return [rows["delta"][0] for rows in block.attn.qkv.slots["rows"]]
+    return [rows["delta"][0] for rows in block.attn.qkv.slots["rows"] if len(rows["delta"])]
 
 
 def test_lora_fused_shares_a() -> None:
@@ -129,7 +129,7 @@ def test_dora_scales_the_rows_of_the_changed_weight() -> None:
         changed = frozen + 2.0 * low_rank.up @ low_rank.down
         return magnitude[:, None] * changed / changed.square().sum(dim=1, keepdim=True).sqrt()
 
-    (query_rows,), proj_slots = block.attn.qkv.slots["rows"], block.attn.proj.slots
+    (query_rows, *_), proj_slots = block.attn.qkv.slots["rows"], block.attn.proj.slots
     normed = norm(block.norm1, x)
     _, k, v = qkv(block, normed)
     query = weight(query_rows["delta"][0], query_rows["after"][0].magnitude, block.attn.qkv.weight[:128])

@@ -7,8 +7,8 @@ costs nothing, and `remove_slots` gives back exactly the module that was there. 
 
 The name of an inserted tensor says where it is, and does not depend on what else is inserted elsewhere:
 ``<module>.slots.<slot>.<i>.<tensor>`` of a module or block (``<branch>.<slot>`` in a block), and
-``<module>.slots.rows.<p>.<slot>.<i>.<tensor>`` of part p of a linear map's output: q, k and v of a fused qkv are 0, 1 and
-2, whichever of them are used; a map that is one part has 0. i counts what a method puts into one slot.
+``<module>.slots.rows.<p>.<slot>.<i>.<tensor>`` of part p of a linear map's output: q, k and v of a fused qkv are 0, 1
+and 2, whichever of them are used; a map that is one part has 0. i counts what a method puts into one slot.
 """
 
 from __future__ import annotations

@@ -85,6 +85,24 @@ class Method:
         looks_at_images: whether `loss` does anything with images but hand them to the model, as mixup does. If not, it
             may be given what the untouched first layers make of them. A class with a `loss` of its own does unless it
             says no.
+
+    >>> @dataclass
+    ... class LastNorms(Method):
+    ...     '''Train the norms of the last `k` blocks.'''
+    ...
+    ...     k: int = 1
+    ...
+    ...     def adapt(self, anatomy):
+    ...         names = [f"blocks.{len(anatomy.blocks) - 1 - i}.norm" for i in range(self.k)]
+    ...         anatomy.train(lambda name, parameter: name.startswith(tuple(names)))
+    >>> LastNorms(k=2).config()
+    {'k': 2}
+    >>> import peftmark, torch
+    >>> model = peftmark.adapt("vit_tiny_patch16_224", LastNorms(k=2), num_classes=5, pretrained=False)
+    >>> model.trainable_parameters(include_head=False)  # 2 blocks · 2 norms · (weight, bias) · 192
+    1536
+    >>> model(torch.zeros(1, 3, 224, 224)).shape
+    torch.Size([1, 5])
     """
 
     version: ClassVar[int] = 1

@@ -71,6 +71,18 @@ class Registry(Generic[T]):
 
     Raises:
         PeftmarkError: on an unknown name (with the nearest ones), on a name registered twice, on missing metadata.
+
+    >>> shapes = Registry[type]("shape", required=["sides"])
+    >>> @shapes.register("square", family="quads", sides=4)
+    ... class Square:
+    ...     '''All sides are equal.'''
+    >>> shapes["square"] is Square, shapes["quads/square"] is Square
+    (True, True)
+    >>> shapes.names("quads/*"), shapes.entry("square").summary, shapes.entry("square").metadata["sides"]
+    (['square'], 'All sides are equal.', 4)
+    >>> shapes["sqare"]
+    Traceback (most recent call last):
+    peftmark.errors.PeftmarkError: unknown shape 'sqare': did you mean square?
     """
 
     def __init__(

@@ -55,6 +55,25 @@ class Store:
 
     Args:
         root: the folder; created on the first write. Records may lie in sub-folders (by suite).
+
+    >>> from peftmark.results import BackboneSpec, Env, MethodSpec, ProtocolSpec, RunSpec, TaskSpec, Time
+    >>> spec = RunSpec(
+    ...     method=MethodSpec(name="lora", version=1, config={"rank": 8}),
+    ...     backbone=BackboneSpec(name="embedded/vit", weights="random"),
+    ...     task=TaskSpec(name="embedded/digits", version=1, split_sha256="0" * 64),
+    ...     protocol=ProtocolSpec(name="embedded-v1", version=1),
+    ... )
+    >>> machine = {"hardware_class": "cpu", "device": "cpu", "torch": "2", "python": "3.11", "packages": {}}
+    >>> env = Env(**machine, git_sha=None, dirty=None, threads=1)
+    >>> made = {"schema_version": 1, "run_id": spec.run_id, "time_s": Time(), "env": env, "created": "2026-01-01"}
+    >>> record = RunRecord(**made, spec=spec, status="timeout")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = Store(folder)
+    ...     with store.lock():  # one command at a time
+    ...         path = store.write(record)
+    ...     records, problems = store.load()
+    >>> path.stem == spec.run_id, records == [record], problems
+    (True, True, [])
     """
 
     def __init__(self, root: str | Path) -> None:

@@ -119,6 +119,29 @@ class Task(ABC):
             is in every spec.
         drawn_by_seed: whether a run's seed decides which examples are seen, as in few-shot training; `make_task`
             then sets `draw` to the seed.
+
+    >>> @TASKS.register("example/halves", track="image", group="example")
+    ... class Halves(Task):
+    ...     '''Is the left half brighter, or the right one?'''
+    ...
+    ...     def split_sha256(self):
+    ...         return hashlib.sha256(b"halves: 8, 4 and 4 images").hexdigest()
+    ...
+    ...     def load(self):
+    ...         return TaskData(self._split(8), self._split(4), {"test": self._split(4)})
+    ...
+    ...     def _split(self, n):
+    ...         labels = torch.arange(n) % 2
+    ...         images = torch.zeros(n, 3, 8, 8, dtype=torch.uint8)
+    ...         images[labels == 0, :, :, :4] = images[labels == 1, :, :, 4:] = 255
+    ...         return Split(images, labels, ("left", "right"))
+    >>> task = make_task("example/halves")
+    >>> data = task.load()
+    >>> task.track, len(data.train), data.train.class_names
+    ('image', 8, ('left', 'right'))
+    >>> objective = task.objective(data)
+    >>> objective.output, objective.metric().name
+    ('pooled', 'accuracy')
     """
 
     version: ClassVar[int] = 1

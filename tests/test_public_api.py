@@ -79,10 +79,26 @@ def test_loading_imports_no_torch(tmp_path: Path, load: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_there_are_examples() -> None:
-    assert "peftmark.adapting" in WITH_EXAMPLES
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("peftmark", "adapt"),
+        ("peftmark", "Method"),
+        ("peftmark", "Anatomy"),
+        ("peftmark.backbones", "Insert"),
+        ("peftmark", "Task"),
+        ("peftmark.registry", "Registry"),
+        ("peftmark.results", "Store"),
+    ],
+)
+def test_what_an_author_meets_has_an_example(module: str, name: str) -> None:
+    """It is run below."""
+    thing = getattr(importlib.import_module(module), name)
+    assert ">>> " in (thing.__doc__ or "")
+    assert thing.__module__ in WITH_EXAMPLES
 
 
+@pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_examples_in_docstrings(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)

@@ -48,6 +48,16 @@ class Anatomy(ABC):
         held_in: what frozen matrices are held in (see `quantized.hold`).
         num_frames: T of the clips that the model is for, whose frames come as N·T images; None for images.
         text_lack: why there is no `text`, in words that follow the backbone's name.
+
+    >>> from peftmark.backbones import find_backbone
+    >>> anatomy = find_backbone("vit_tiny_patch16_224").build(pretrained=False)
+    >>> len(anatomy.blocks), anatomy.width, anatomy.grid, anatomy.prefix_tokens
+    (12, 192, (14, 14), 1)
+    >>> list(anatomy.blocks[0].projections)  # its linear maps
+    ['q', 'k', 'v', 'proj', 'fc1', 'fc2']
+    >>> anatomy.train(lambda name, parameter: name.endswith("attn.qkv.bias"))  # everything else stays frozen
+    >>> [name for name, parameter in anatomy.named_parameters() if parameter.requires_grad][:2]
+    ['blocks.0.attn.qkv.bias', 'blocks.1.attn.qkv.bias']
     """
 
     name: str

@@ -35,6 +35,26 @@ class Insert(nn.Module):
     Attributes:
         learned_buffers: names of buffers that hold what was learned of the data without gradients: they are saved with
             what was trained.
+
+    >>> class Scale(Insert):
+    ...     '''``y -> s * y``, one s per channel.'''
+    ...
+    ...     def __init__(self, width):
+    ...         super().__init__()
+    ...         self.scale = nn.Parameter(torch.full((width,), 2.0))
+    ...
+    ...     def forward(self, y):
+    ...         return self.scale * y
+    >>> from peftmark.backbones import find_backbone
+    >>> anatomy = find_backbone("vit_tiny_patch16_224").build(pretrained=False)
+    >>> images = torch.ones(1, 3, 224, 224)
+    >>> before = anatomy.pooled(images)
+    >>> anatomy.add_after_blocks(Scale(anatomy.width))  # before the final norm, which takes no notice of a scale
+    >>> torch.allclose(anatomy.pooled(images), before, atol=1e-4)
+    True
+    >>> anatomy.blocks[-1].mlp.add_serial(Scale(anatomy.width))  # on the MLP's output, before it is added
+    >>> torch.allclose(anatomy.pooled(images), before, atol=1e-4)
+    False
     """
 
     learned_buffers: tuple[str, ...] = ()

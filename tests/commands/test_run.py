@@ -1,0 +1,121 @@
+"""``peftmark run``: settings, folders, devices. Launching is in benchmark/launch/test_local.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peftmark.results import Store
+
+Run = Callable[..., Any]
+TOYS = ("--method", "toy_full", "--task", "toy/bright", "--backbone", "toy/pixels")
+
+
+def test_dry_run_runs_nothing(invoke: Run, toys: Path, tmp_path: Path) -> None:
+    ended = invoke("run", *TOYS, "--seed", 0, "--seed", 1, "--set", "method.tag=a", "--import", toys, "--dry-run")
+    assert (ended.code, ended.err) == (0, "")
+    *runs, last = ended.lines
+    assert last == "2 to run, 0 finished, in runs"
+    labels = [line.partition("  ")[2] for line in runs]
+    assert labels == [f"toy_full tag=a  toy/pixels  toy/bright  seed {seed}" for seed in (0, 1)]
+    assert all(len(line.split()[0]) == 16 for line in runs)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("method.secnods=1", "method 'toy_full' has no hyper-parameter 'secnods': did you mean seconds?"),
+        ("method.seconds=long", "method 'toy_full': seconds='long' is not valid: "),
+        ("method.seconds=nan", "method 'toy_full': seconds=nan cannot be recorded: "),
+        ("protocol.epocs=1", "protocol embedded-v1 has no setting 'epocs': did you mean epochs?"),
+        ("protocol.epochs=many", "protocol embedded-v1: Expected `int`, got `str` - at `$.epochs`"),
+        ("protocol.learning_rate=inf", "protocol embedded-v1: learning_rate=inf cannot be recorded: "),
+        ("seconds=1", "--set seconds=1: write method.NAME=VALUE or protocol.NAME=VALUE"),
+        ("method.seconds", "--set method.seconds: write method.NAME=VALUE or protocol.NAME=VALUE"),
+        ("method.=1", "--set method.=1: write method.NAME=VALUE or protocol.NAME=VALUE"),
+        ("task.seconds=1", "--set task.seconds=1: write method.NAME=VALUE or protocol.NAME=VALUE"),
+        ("=1", "--set =1: write method.NAME=VALUE or protocol.NAME=VALUE"),
+    ],
+)
+def test_a_bad_setting_is_one_line(invoke: Run, toys: Path, setting: str, message: str) -> None:
+    ended = invoke("run", *TOYS, "--import", toys, "--set", setting)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.one_line().startswith(f"peftmark: {message}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["method.tag=8"], "'8'"),
+        (["method.tag='a b'"], "a b"),
+        (["method.tag=a b"], "a b"),
+        (["method.tag=a=b"], "a=b"),
+        (["method.tag="], None),
+        (["method.tag=x", "method.tag=y"], "y"),
+        (["method.seconds=8"], "8.0"),
+        ([" method.seconds =1e-3"], "0.001"),
+    ],
+)
+def test_settings_are_read_as_toml_or_text(invoke: Run, toys: Path, settings: list[str], expected: str | None) -> None:
+    """A number for a text field is refused, so that ``tag=8`` and ``tag='8'`` cannot be two runs."""
+    flags = [part for setting in settings for part in ("--set", setting)]
+    ended = invoke("run", *TOYS, "--import", toys, "--dry-run", *flags)
+    if settings == ["method.tag=8"]:
+        assert ended.code == 2
+        assert ended.one_line() == "peftmark: method 'toy_full': tag=8 is not valid: Expected `str`, got `int`"
+        return
+    name = settings[0].strip().partition("=")[0].strip().removeprefix("method.")
+    shown = f" {name}={expected}" if expected else ""
+    assert ended.lines[0].partition("  ")[2] == f"toy_full{shown}  toy/pixels  toy/bright  seed 0"
+
+
+def test_a_device_that_is_not_there(invoke: Run, toys: Path, tmp_path: Path) -> None:
+    ended = invoke("run", *TOYS, "--import", toys, "--device", "cuda:99")
+    assert ended.code == 2
+    assert ended.one_line().startswith("peftmark: no device 'cuda:99' here (")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_results_folder_that_cannot_be_written(invoke: Run, toys: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for folder in ("file", "file/below", "/proc/peftmark"):
+        ended = invoke("run", *TOYS, "--import", toys, "--results", folder, "--device", "cpu")
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.one_line().startswith(f"peftmark: cannot write to the results folder {folder} (")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_in_use(invoke: Run, toys: Path) -> None:
+    with Store("runs").lock():
+        ended = invoke("run", *TOYS, "--import", toys, "--device", "cpu")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.one_line().startswith("peftmark: another peftmark command is writing to runs: wait for it")
+
+
+def test_run_board_and_a_damaged_checkpoint(command: Run, toys: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """A class in a file outside the repository stands on the board; weights that are none cost their own run only."""
+    half = tmp_path / "half.safetensors"
+    half.write_bytes(checkpoint.read_bytes()[:1000])
+    arguments = ["--task", "toy/bright", "--method", "toy_full", "--import", toys, "--set", "protocol.epochs=1"]
+    whole, damaged = f"embedded/vit@{checkpoint}", f"embedded/vit@{half}"
+    ended = command(
+        "run", *arguments, "--backbone", whole, "--backbone", damaged, "--device", "cpu", "--jobs", 1, "--save-adapters"
+    )
+    assert (ended.code, ended.err) == (1, "")
+    assert ended.lines[-1] == "1 error, 1 ok; records in runs"
+    assert f"{half} cannot be read as weights (" in ended.out
+    store = Store(tmp_path / "runs")
+    [ok] = [record for record in store.load()[0] if record.status == "ok"]
+    [adapter] = (store.root / "adapters").iterdir()
+    assert adapter.name == f"{ok.run_id}.safetensors"
+    assert ok.storage is not None
+    assert adapter.stat().st_size == ok.storage.adapter_bytes
+    board = command("board", "--results", "runs", "--out", "page")
+    assert (board.code, board.err) == (0, "")
+    page = Path(board.out.strip())
+    assert page == tmp_path / "page" / "index.html"
+    assert "toy_full" in page.read_text()

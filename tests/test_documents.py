@@ -102,6 +102,11 @@ def test_files_that_documents_name_are_there() -> None:
     assert absent == []
 
 
+def modules() -> list[Path]:
+    """Tests and tools, too."""
+    return [path for pattern in ("*.py", "[!.]*/**/*.py") for path in ROOT.glob(pattern) if in_checkout(path)]
+
+
 def prose(file: Path) -> Iterator[str]:
     """Comments, and strings that stand alone: docstrings."""
     source = file.read_text(encoding="utf-8")
@@ -117,8 +122,7 @@ def prose(file: Path) -> Iterator[str]:
 def test_documents_that_code_names_are_there() -> None:
     """From the root, from the file's own folder, or, of a name alone, anywhere."""
     names = {path.name for path in documents()}
-    files = [file for pattern in ("*.py", "[!.]*/**/*.py") for file in ROOT.glob(pattern) if in_checkout(file)]
-    named = [(file, name) for file in files for text in prose(file) for name in re.findall(r"[\w/-]+\.md\b", text)]
+    named = [(file, name) for file in modules() for text in prose(file) for name in re.findall(r"[\w/-]+\.md\b", text)]
     assert named
     absent = [
         (str(file.relative_to(ROOT)), name)
@@ -126,6 +130,13 @@ def test_documents_that_code_names_are_there() -> None:
         if name not in {*names, *OTHERS_DOCUMENTS} and not (ROOT / name).exists() and not (file.parent / name).exists()
     ]
     assert absent == []
+
+
+@needs_checkout
+def test_no_file_is_long() -> None:
+    lines = {str(file.relative_to(ROOT)): len(file.read_text(encoding="utf-8").splitlines()) for file in modules()}
+    assert len(lines) > 300
+    assert {name: count for name, count in lines.items() if count > 400} == {}
 
 
 @needs_checkout

@@ -6,7 +6,8 @@ The rules of the ranking live here:
 - A row is ranked if all its cells are complete, by the unweighted mean over the table's tasks. A task counts where at
   least one undeviating run on it succeeded.
 - Runs that depart from the protocol have rows of their own, which are not ranked; so have older versions of a method.
-- Runs on another version or split of a task than most are left out of the tables and said to be.
+
+Which runs stand in a table together is in `sorting`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ..costs.sheet import CostRow, Efficiency
 from ..formatting import exact, figure, plain, spread
 from ..subjects import GROUPS, TRACKS, Subject, Subjects, place
 from ..summary import Summary, mean_over_tasks, ranks
+from .sorting import by_table, comparable, scales_of, section_of
 from .table import Board, Cell, Column, Figure, Group, Parameters, Row, Scale, State, Table, TaskColumns, Track
 
 _STATES: tuple[State, ...] = ("ranked", "partial", "superseded", "deviation")
@@ -39,9 +41,9 @@ def make_board(records: Iterable[RunRecord], subjects: Subjects, efficiency: Eff
     by_track = grouped(records, lambda run: subjects.tasks[run.spec.task.name].track)
     for key in sorted(by_track, key=lambda key: (place(key, tuple(TRACKS)), key)):
         tables = []
-        scales = _scales(by_track[key])
-        for runs in _by_table(by_track[key], subjects, scales):
-            kept, reasons = _comparable(runs)
+        scales = scales_of(by_track[key])
+        for runs in by_table(by_track[key], subjects, scales):
+            kept, reasons = comparable(runs)
             left_out |= reasons
             scale = scales[runs[0].spec.task.name]
             tables.append(_table(key, scale, kept, reasons, subjects, defaults, efficiency))
@@ -52,68 +54,6 @@ def make_board(records: Iterable[RunRecord], subjects: Subjects, efficiency: Eff
 def _order(run: RunRecord) -> tuple[str, str, str, int, str]:
     spec = run.spec
     return (spec.task.name, spec.backbone.name, spec.method.name, spec.seed, run.run_id)
-
-
-def _section(run: RunRecord, subjects: Subjects) -> str:
-    """The group of a task whose card says that it is a benchmark by itself; else nothing."""
-    task = subjects.tasks[run.spec.task.name]
-    return task.family if task.facts.get("own_table") is True else ""
-
-
-def _scales(runs: Sequence[RunRecord]) -> dict[str, Scale]:
-    """What the figures of each task are measured in; percent where no run of it got so far."""
-    known = {
-        run.spec.task.name: Scale(run.quality.unit, run.quality.higher_is_better)
-        for run in runs
-        if run.quality is not None
-    }
-    return {run.spec.task.name: known.get(run.spec.task.name, Scale()) for run in runs}
-
-
-def _by_table(runs: Iterable[RunRecord], subjects: Subjects, scales: Mapping[str, Scale]) -> list[list[RunRecord]]:
-    """One list per backbone, its weights and protocol, section, and what its figures are measured in.
-
-    Runs from random weights share the table of the pretrained ones, to compare them with, where those are of one kind.
-    """
-    tables: list[list[RunRecord]] = []
-    groups = grouped(
-        runs,
-        lambda run: (
-            run.spec.backbone.name,
-            run.spec.protocol.name,
-            run.spec.protocol.version,
-            _section(run, subjects),
-            scales[run.spec.task.name],
-        ),
-    )
-    for _, group in sorted(groups.items()):
-        weights = grouped(group, lambda run: run.spec.backbone.weights)
-        if len(set(weights) - {"random"}) > 1:
-            tables += [weights[key] for key in sorted(weights)]
-        else:
-            tables.append(group)
-    return tables
-
-
-def _comparable(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], dict[str, str]]:
-    """Drop what was measured on other data: older task versions, and for one seed other splits than the commonest."""
-    newest: dict[str, int] = {}
-    splits: defaultdict[tuple[str, int, int], Counter[str]] = defaultdict(Counter)
-    for run in runs:
-        task = run.spec.task
-        newest[task.name] = max(task.version, newest.get(task.name, task.version))
-        splits[task.name, task.version, run.spec.seed][task.split_sha256] += 1
-    common = {key: min(counts, key=lambda split: (-counts[split], split)) for key, counts in splits.items()}
-    kept, reasons = [], {}
-    for run in runs:
-        task = run.spec.task
-        if task.version != newest[task.name]:
-            reasons[run.run_id] = f"version {task.version} of {task.name}, which is at version {newest[task.name]}"
-        elif task.split_sha256 != common[task.name, task.version, run.spec.seed]:
-            reasons[run.run_id] = f"another split of {task.name} than most runs have"
-        else:
-            kept.append(run)
-    return kept, reasons
 
 
 def _deviation(run: RunRecord) -> str:
@@ -140,7 +80,7 @@ def _table(
     spec = runs[0].spec
     backbone = subjects.backbones[spec.backbone.name]
     weights = tuple(sorted({run.spec.backbone.weights for run in runs}))
-    section = _section(runs[0], subjects)
+    section = section_of(runs[0], subjects)
     of_scale = () if scale == Scale() else (scale.unit, scale.higher_is_better)
     identity = (
         *(track, backbone.name, *weights, spec.protocol.name, spec.protocol.version),

@@ -14,7 +14,7 @@ from ...errors import PeftmarkError
 from ...methods import make_method
 from ...registry import METHODS
 from ...results import CostSpec, check_recordable
-from .suite import Suite, SuiteProfiles
+from .suite import Suite, SuiteProfiles, narrowed
 
 CLIP_LENGTH = 8
 """Frames of the clips on which a video method is profiled."""
@@ -31,13 +31,7 @@ def suite_costs(
     wanted = [name for pattern in methods for name in METHODS.expand(pattern)]
     specs = []
     for profiles in suite.profiles:
-        selected = profiles.selected()
-        if wanted:
-            listed = {method for method, _ in selected}
-            others = [
-                name for name in wanted if name not in listed and "image" in METHODS.entry(name).metadata["tracks"]
-            ]
-            selected = [(name, config) for name, config in selected if name in wanted] + [(n, {}) for n in others]
+        selected = narrowed(profiles.selected(), wanted, "image")
         for backbone in backbones or profiles.backbones:
             specs += cost_specs(backbone, selected, profiles, settings, hardware_class)
     return list({spec.cost_id: spec for spec in specs}.values())

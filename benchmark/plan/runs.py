@@ -27,7 +27,7 @@ from ...tasks import draw_of, make_task
 from .costs import suite_costs
 from .preset import CHANGED, Settings, load_presets
 from .protocol import Protocol, load_protocol
-from .suite import Suite, find_suite
+from .suite import Suite, find_suite, narrowed
 
 
 @dataclass
@@ -175,8 +175,8 @@ Pair = tuple[str, str, str, dict[str, Any]]
 def _select(pairs: list[Pair], request: Request) -> list[Pair]:
     """The pairs that a request asks for.
 
-    With a suite, --task narrows it, --backbone and --method replace its backbones and methods: a user's own method
-    runs on the tasks of the suite that are of its track. Without one, the three are crossed.
+    With a suite, --task narrows it, --backbone replaces its backbones, --method chooses (see `narrowed`). Without one,
+    the three are crossed.
     """
     methods = [name for pattern in request.methods for name in METHODS.expand(pattern)]
     tasks = [name for pattern in request.tasks for name in TASKS.expand(pattern)]
@@ -195,11 +195,8 @@ def _select(pairs: list[Pair], request: Request) -> list[Pair]:
     for backbone, task in dict.fromkeys((backbone, task) for backbone, task, _, _ in pairs):
         if tasks and task not in tasks:
             continue
-        own = [(method, config) for b, t, method, config in pairs if (b, t) == (backbone, task)]
-        if methods:
-            track, known = TASKS.entry(task).metadata["track"], {method for method, _ in own}
-            others = [m for m in methods if m not in known and track in METHODS.entry(m).metadata["tracks"]]
-            own = [(m, config) for m, config in own if m in methods] + [(m, {}) for m in others]
+        listed = [(method, config) for b, t, method, config in pairs if (b, t) == (backbone, task)]
+        own = narrowed(listed, methods, TASKS.entry(task).metadata["track"])
         chosen += [(b, task, method, config) for b in backbones or [backbone] for method, config in own]
     return chosen
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,6 +100,21 @@ def _methods(item: str | dict[str, Any], track: str, exclude: set[str]) -> list[
     if any(character in item for character in "*?["):
         names = [n for n in names if track in METHODS.entry(n).metadata["tracks"] and n not in exclude]
     return [(name, {}) for name in names]
+
+
+def narrowed(
+    listed: Sequence[tuple[str, dict[str, Any]]], wanted: Collection[str], track: str
+) -> list[tuple[str, dict[str, Any]]]:
+    """What ``--method`` makes of the (method, config) that a suite lists for tasks of a track.
+
+    Of those listed the `wanted` ones, as the suite configures them; then the others that are wanted and of the track,
+    with their defaults: a user's own method. All that is listed where nothing is wanted.
+    """
+    if not wanted:
+        return list(listed)
+    known = {method for method, _ in listed}
+    others = [name for name in wanted if name not in known and track in METHODS.entry(name).metadata["tracks"]]
+    return [(name, config) for name, config in listed if name in wanted] + [(name, {}) for name in others]
 
 
 def parse_suite(name: str, table: Mapping[str, Any], origin: str) -> Suite:

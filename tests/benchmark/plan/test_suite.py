@@ -9,7 +9,7 @@ import pytest
 
 from peftmark import METHODS, SUITES, TASKS
 from peftmark.benchmark.plan.runs import Request, plan
-from peftmark.benchmark.plan.suite import find_suite
+from peftmark.benchmark.plan.suite import find_suite, narrowed
 from peftmark.errors import PeftmarkError
 
 HEAD = 'description = "Mine"\nprotocol = "embedded-v1"\n'
@@ -172,3 +172,12 @@ def test_a_suite_that_there_is_not() -> None:
         find_suite("embeded")
     with pytest.raises(PeftmarkError, match=r"no suite file nowhere\.toml"):
         find_suite("nowhere.toml")
+
+
+def test_methods_narrow_what_a_suite_lists_and_extend_it() -> None:
+    """Those of other tracks are left out; what the suite configures stays configured."""
+    listed = [("lora", {"rank": 4}), ("linear", {}), ("lora", {"rank": 2})]
+    assert narrowed(listed, [], "image") == listed
+    assert narrowed(listed, ["coop", "bitfit", "lora"], "image") == [listed[0], listed[2], ("bitfit", {})]
+    assert narrowed(listed, ["coop"], "openvocab") == [("coop", {})]
+    assert narrowed(listed, ["coop"], "image") == []

@@ -42,10 +42,10 @@ board: $(VENV)/.installed-base
 	$(BIN)/peftmark board --results $(RESULTS) --out $(BOARD)
 
 reference: $(VENV)/.installed-base
-	$(BIN)/peftmark run --suite embedded --seed 0 --seed 1 --seed 2 --results results/records/embedded $(RUN_FLAGS)
-	$(BIN)/peftmark run --suite embedded-full --results results/records/embedded-full $(RUN_FLAGS)
-	$(BIN)/peftmark run --suite embedded-openvocab --results results/records/embedded-openvocab $(RUN_FLAGS)
-	$(BIN)/peftmark run --suite embedded-video --results results/records/embedded-video $(RUN_FLAGS)
+	$(BIN)/peftmark run --suite embedded --seed 0 --seed 1 --seed 2 --no-predictions --results results/records/embedded $(RUN_FLAGS)
+	$(BIN)/peftmark run --suite embedded-full --no-predictions --results results/records/embedded-full $(RUN_FLAGS)
+	$(BIN)/peftmark run --suite embedded-openvocab --no-predictions --results results/records/embedded-openvocab $(RUN_FLAGS)
+	$(BIN)/peftmark run --suite embedded-video --no-predictions --results results/records/embedded-video $(RUN_FLAGS)
 	$(BIN)/peftmark run --suite efficiency --results results/records/efficiency $(RUN_FLAGS)
 
 steps: $(VENV)/.installed-base

@@ -11,7 +11,7 @@ from ...backbones import TextTower
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Context
-from ..parts.learned_context import WordsMethod, answer, teacher
+from ..parts.learned_context import WordsMethod, answer, learned, teacher
 from ..parts.taught_prompt import TaughtPrompt
 
 if TYPE_CHECKING:
@@ -48,6 +48,6 @@ class KgCoOp(WordsMethod):
         return TaughtPrompt(text, self.context(text), text.templates)
 
     def loss(self, model: AdaptedModel, images: Tensor, targets: Targets, context: Context) -> Tensor:
-        learned, written = answer(model, images), teacher(model)
-        distance = 1 - (learned.texts * written).sum(dim=1).mean()
-        return model.objective.loss(learned.logits, targets) + self.weight * distance
+        texts, written = learned(model), teacher(model)
+        distance = 1 - (texts * written).sum(dim=1).mean()
+        return model.objective.loss(answer(model, images, texts).logits, targets) + self.weight * distance

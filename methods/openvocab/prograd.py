@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from ...backbones import TextTower
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
+from ..classifiers import OpenVocabularyClassifier
 from ..method import Context
 from ..parts.context_prompt import embedded_words
-from ..parts.learned_context import ContextMethod, answer, compared, teacher
+from ..parts.learned_context import ContextMethod, compared, learned, teacher
 from ..parts.taught_prompt import TaughtPrompt
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class ProGrad(ContextMethod):
         return TaughtPrompt(text, context, text.templates, " ".join(words), unnamed=unnamed)
 
     def loss(self, model: AdaptedModel, images: Tensor, targets: Targets, context: Context) -> Tensor:
-        features, _, logits = answer(model, images)
+        features = cast(OpenVocabularyClassifier, model).features(images)
+        logits = compared(model, features, learned(model))
         with torch.no_grad():
             taught = compared(model, features, teacher(model))
         general = F.cross_entropy(logits / self.temperature, (taught / self.temperature).softmax(dim=1))

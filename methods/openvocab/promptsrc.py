@@ -17,7 +17,7 @@ from ..method import Context
 from ..parts.context_prompt import opening
 from ..parts.deep_prompts import add_independent_prompts
 from ..parts.imagenet_templates import IMAGENET_TEMPLATES
-from ..parts.learned_context import DeepContextMethod, answer, teacher
+from ..parts.learned_context import DeepContextMethod, answer, learned, teacher
 from ..parts.prompts import without_prompts
 from ..parts.taught_prompt import TaughtPrompt
 
@@ -83,7 +83,7 @@ class PromptSRC(DeepContextMethod):
     def loss(self, model: AdaptedModel, images: Tensor, targets: Targets, context: Context) -> Tensor:
         with torch.no_grad(), without_prompts(model):
             frozen = answer(model, images, teacher(model))
-        prompted = answer(model, images)
+        prompted = answer(model, images, learned(model))
         divergence = F.kl_div(
             prompted.logits.log_softmax(dim=1), frozen.logits.log_softmax(dim=1), reduction="sum", log_target=True
         )

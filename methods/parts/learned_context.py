@@ -74,16 +74,20 @@ class Answer(NamedTuple):
     logits: Tensor
 
 
-def answer(model: AdaptedModel, images: Tensor, texts: Tensor | None = None) -> Answer:
-    """By the features `texts` of the classes where they are given, else by the learned prompts'."""
-    classifier = cast(OpenVocabularyClassifier, model)
-    features, texts = classifier.features(images), classifier.text_features() if texts is None else texts
+def answer(model: AdaptedModel, images: Tensor, texts: Tensor) -> Answer:
+    """By these features of the classes: of the learned prompts (`learned`), or of written ones (`teacher`)."""
+    features = cast(OpenVocabularyClassifier, model).features(images)
     return Answer(features, texts, compared(model, features, texts))
 
 
 def compared(model: AdaptedModel, features: Tensor, texts: Tensor) -> Tensor:
     """The logits (N, C) of normalised features of images (N, E) and of classes (C, E)."""
     return cast(OpenVocabularyClassifier, model).text.logits(features @ texts.T)
+
+
+def learned(model: AdaptedModel) -> Tensor:
+    """Normalised features (C, E) of the classes by the learned prompts."""
+    return cast(OpenVocabularyClassifier, model).text_features()
 
 
 def teacher(model: AdaptedModel) -> Tensor:

@@ -199,6 +199,30 @@ def test_a_loss_encodes_images_once_for_each_model(method: str, passes: int, mon
     assert len(seen) == passes
 
 
+@pytest.mark.parametrize(
+    ("method", "order"),
+    [
+        ("kgcoop", ["learned", "written", "written", "images"]),
+        ("prograd", ["images", "learned", "written", "written"]),
+        ("promptsrc", ["written", "written", "images", "learned", "images"]),
+    ],
+)
+def test_the_order_of_passes(method: str, order: list[str]) -> None:
+    """Where both towers drop, it decides what each draws."""
+    config = {"teacher_templates": "task"} if method == "promptsrc" else {}
+    model, seen = moved(method, **config).train(), []
+    model.backbone.visual.ln_post.register_forward_hook(lambda *_: seen.append("images"))
+    encode = model.text.encode
+
+    def watched(embedded: torch.Tensor, ids: Any) -> torch.Tensor:
+        seen.append("learned" if embedded.requires_grad else "written")
+        return encode(embedded, ids)
+
+    model.text.encode = watched
+    model.method.loss(model, CASE.images(), labels(), context())
+    assert seen == order
+
+
 # --- hyper-parameters
 
 

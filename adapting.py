@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from .backbones import Anatomy, find_backbone
+from .backbones import Anatomy, anatomy_of, find_backbone
 from .errors import PeftmarkError
 from .methods import AdaptedModel, Batches, Method, ScoringMethod, check_selection, make_method, make_model
 from .tasks import Classification, Objective, OpenVocabulary
@@ -17,7 +17,7 @@ DEFAULT_TEMPLATES = ("a photo of a {}.",)
 
 
 def adapt(
-    backbone: str | Anatomy,
+    backbone: str | nn.Module | Anatomy,
     method: str | Method,
     *,
     num_classes: int | None = None,
@@ -26,6 +26,7 @@ def adapt(
     templates: Sequence[str] = DEFAULT_TEMPLATES,
     num_frames: int | None = None,
     pretrained: bool = True,
+    tokenizer: Any = None,
     batches: Batches | None = None,
     selection: Mapping[str, Tensor] | None = None,
     **config: Any,
@@ -33,13 +34,16 @@ def adapt(
     """Make a model of a backbone and a method.
 
     Args:
-        backbone: a name (see `peftmark.backbones.find_backbone`) or an anatomy that the model may take over.
+        backbone: a name (see `peftmark.backbones.find_backbone`); a model of timm, open_clip or transformers, of which
+            a copy is adapted (see `peftmark.backbones.anatomy_of`), on the same device; or an anatomy that the adapted
+            model may take over.
         method: a name, its hyper-parameters in `config`; or a method object.
         num_classes: of a linear classifier. Exactly one of this, `class_names` and `objective` is given.
         class_names: an open-vocabulary classifier over these names, written into `templates` ("a photo of a {}.").
         objective: what else is asked of the model (see `peftmark.tasks.Objective`).
         num_frames: frames T of a clip; images are then (N, T, 3, H, W).
-        pretrained: load the backbone's weights; False draws them and never touches the network.
+        pretrained: load the weights of a backbone by name; False draws them and never touches the network.
+        tokenizer: of a model with a text tower, where it is not open_clip's own or that of the model's own folder.
         batches: (images, targets) for methods that score parameters on data; ``model.scores`` keeps what they found.
         selection: what such a method shall choose, in place of `batches`: ``model.selection`` of another model, or bool
             masks of parameters' shapes by their names in ``model.anatomy.named_parameters()``.
@@ -63,11 +67,21 @@ def adapt(
         method = make_method(method, config)
     elif config:
         method = replace(method, **config)
-    if isinstance(backbone, str):
-        backbone = find_backbone(backbone).build(pretrained and method.pretrained)
-    model = make_model(backbone, method, asked, num_frames)
+    model = make_model(_anatomy(backbone, method, pretrained, tokenizer), method, asked, num_frames)
+    if isinstance(backbone, nn.Module):
+        model.to(next(backbone.parameters()).device)
     _prepare(model, batches, selection)
     return model.train()
+
+
+def _anatomy(backbone: str | nn.Module | Anatomy, method: Method, pretrained: bool, tokenizer: Any) -> Anatomy:
+    if isinstance(backbone, nn.Module):
+        if not method.pretrained:
+            raise PeftmarkError(f"{type(method).__name__} draws its weights: give a backbone's name, not a model")
+        return anatomy_of(backbone, tokenizer)
+    if tokenizer is not None:
+        raise PeftmarkError("tokenizer= is for a model that you built: a backbone by name has its own")
+    return find_backbone(backbone).build(pretrained and method.pretrained) if isinstance(backbone, str) else backbone
 
 
 def _prepare(model: AdaptedModel, batches: Batches | None, selection: Mapping[str, Tensor] | None) -> None:

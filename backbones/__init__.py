@@ -8,6 +8,7 @@ from .anatomy.segments import Output
 from .anatomy.slots import Insert, WeightDelta
 from .anatomy.text import LogitInsert, PromptInsert, TextTower
 from .backbone import RANDOM, Backbone, find_backbone, full_name
+from .given import anatomy_of
 
 __all__ = [
     "RANDOM",
@@ -27,6 +28,7 @@ __all__ = [
     "PromptInsert",
     "TextTower",
     "WeightDelta",
+    "anatomy_of",
     "find_backbone",
     "full_name",
 ]

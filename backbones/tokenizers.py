@@ -72,17 +72,27 @@ def transformers_tokenizer(name: str, source: str, vocabulary: int) -> Tokenizer
                 raise FileNotFoundError(f"a tokenizer of {len(loaded)} tokens for {vocabulary} embeddings")
             return loaded
 
-        made = _from_hub(name, Path(source) if Path(source).is_dir() else tokenizer_folder(name), load)
-
-        def tokenize(texts: Sequence[str], context_length: int) -> Tensor:
-            encoded = made(
-                list(texts), padding="max_length", truncation=True, max_length=context_length, return_tensors="pt"
-            )
-            return cast(Tensor, encoded["input_ids"])
-
-        return tokenize
+        return _padding(_from_hub(name, Path(source) if Path(source).is_dir() else tokenizer_folder(name), load))
 
     return LazyTokenizer(make)
+
+
+def prepared_tokenizer(tokenizer: Any) -> Tokenizer:
+    """A tokenizer that a user made: one of transformers, of open_clip, or any function that is a `Tokenizer`."""
+    of_transformers = any(kind.__name__ == "PreTrainedTokenizerBase" for kind in type(tokenizer).__mro__)
+    return _padding(tokenizer) if of_transformers else lambda texts, length: tokenizer(list(texts), length)
+
+
+def _padding(tokenizer: Any) -> Tokenizer:
+    """A tokenizer of transformers as a `Tokenizer`."""
+
+    def tokenize(texts: Sequence[str], context_length: int) -> Tensor:
+        encoded = tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=context_length, return_tensors="pt"
+        )
+        return cast(Tensor, encoded["input_ids"])
+
+    return tokenize
 
 
 def _from_hub(name: str, folder: Path, load: Callable[[], Any]) -> Any:

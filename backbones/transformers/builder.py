@@ -124,9 +124,7 @@ class TransformersBackbone(Backbone):
             family = FAMILIES[config.model_type]
             model_class = getattr(library, family.model)
             model = self._loaded(model_class, config) if pretrained else model_class(config)
-        for path in family.unused:
-            parent, _, name = path.rpartition(".")
-            setattr(model.get_submodule(parent), name, None)
+        drop_unused(model, family)
         # of a hub's name, not the cache's folder: it need not hold the tokenizer's files yet
         known = Path(self.source).is_dir() or folder.is_relative_to(weights_folder())
         tokenizer = transformers_tokenizer(
@@ -167,6 +165,13 @@ class TransformersBackbone(Backbone):
         ]
         check_keys(file, sorted(found["missing_keys"]), unexpected)
         return model
+
+
+def drop_unused(model: nn.Module, family: Family) -> None:
+    """Take the parts out that have no share in features; some models are built without one or another."""
+    for path in family.unused:
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, None)
 
 
 def transformers_anatomy(name: str, model: Any, tokenizer: Tokenizer, preprocessor: dict[str, Any]) -> Anatomy:

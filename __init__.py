@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .adapting import adapt
     from .backbones import Anatomy
+    from .benchmark.plan.protocol import load_protocol
     from .benchmark.plan.suite import SUITES
+    from .benchmark.run.step import TrainingStep, make_optimizer
+    from .benchmark.run.training import make_schedule
     from .errors import PeftmarkError
-    from .methods import Method
+    from .methods import Context, Method
     from .registry import BACKBONES, METHODS, TASKS
     from .results import load_costs, load_predictions, load_results
-    from .tasks import Task
+    from .tasks import Classification, Objective, OpenVocabulary, Task
 
 __version__ = "0.1.0"
 
@@ -26,13 +29,21 @@ _HOME = {
     "SUITES": "benchmark.plan.suite",
     "TASKS": "registry",
     "Anatomy": "backbones",
+    "Classification": "tasks",
+    "Context": "methods",
     "Method": "methods",
+    "Objective": "tasks",
+    "OpenVocabulary": "tasks",
     "PeftmarkError": "errors",
     "Task": "tasks",
+    "TrainingStep": "benchmark.run.step",
     "adapt": "adapting",
     "load_costs": "results",
     "load_predictions": "results",
+    "load_protocol": "benchmark.plan.protocol",
     "load_results": "results",
+    "make_optimizer": "benchmark.run.step",
+    "make_schedule": "benchmark.run.training",
 }
 
 __all__ = [
@@ -41,13 +52,21 @@ __all__ = [
     "SUITES",
     "TASKS",
     "Anatomy",
+    "Classification",
+    "Context",
     "Method",
+    "Objective",
+    "OpenVocabulary",
     "PeftmarkError",
     "Task",
+    "TrainingStep",
     "adapt",
     "load_costs",
     "load_predictions",
+    "load_protocol",
     "load_results",
+    "make_optimizer",
+    "make_schedule",
 ]
 
 

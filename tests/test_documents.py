@@ -13,6 +13,8 @@ from pathlib import Path
 from tokenize import COMMENT
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import peftmark
 from peftmark import METHODS
@@ -59,6 +61,22 @@ def test_examples_run(tmp_path: Path) -> None:
     page = (tmp_path / "board" / "index.html").read_text()
     assert "branch_gate" in page
     assert "mine/tiny" in page
+
+
+@needs_checkout
+def test_a_loop_of_one_s_own_leaves_the_weights_that_a_run_leaves(tmp_path: Path) -> None:
+    """The example, as it is printed, and the command beside it."""
+    [(name, code)] = code_blocks("methods/README.md").items()
+    (tmp_path / name).write_text(code)
+    subprocess.run([sys.executable, name], cwd=tmp_path, check=True, capture_output=True)
+    [command] = re.findall(r"`peftmark (run [^`]*)`", (ROOT / "methods/README.md").read_text().split("my_loop.py")[0])
+    arguments = [sys.executable, "-m", "peftmark", *command.split(), "--jobs", "1"]
+    subprocess.run(arguments, cwd=tmp_path, check=True, capture_output=True)
+    [file] = (tmp_path / "runs").rglob("*.safetensors")
+    by_run, by_hand = load_file(file), torch.load(tmp_path / "lora.pt", weights_only=True)
+    assert by_run.keys() == by_hand.keys()
+    assert len(by_run) == 26
+    assert [key for key, value in by_run.items() if not torch.equal(value, by_hand[key])] == []
 
 
 def documents() -> list[Path]:

@@ -106,9 +106,7 @@ def train(
     )
     if optimizer is None or protocol.epochs == 0:
         return []
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _schedule(step / context.steps_per_epoch, protocol)
-    )
+    schedule = make_schedule(optimizer, protocol, context.steps_per_epoch)
     order = torch.Generator().manual_seed(seed)
     step = TrainingStep(model, optimizer, context, protocol.precision, protocol.gradient_checkpointing, start)
     device = next(model.parameters()).device
@@ -168,6 +166,13 @@ def _batches(
     chosen_inputs, chosen_targets = (permutation.to(where).split(size) for where in (inputs.device, device))
     for at, targets_at in zip(chosen_inputs, chosen_targets, strict=True):
         yield inputs[at].to(device), targets[targets_at]
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, protocol: Protocol, steps_per_epoch: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The protocol's learning rates, each ``step()`` the next: linear warm-up, then cosine to zero, or constant."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step / steps_per_epoch, protocol))
 
 
 def _schedule(epoch: float, protocol: Protocol) -> float:

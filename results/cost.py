@@ -11,7 +11,7 @@ from typing import Literal
 from msgspec import UNSET, UnsetType
 
 from ..errors import PeftmarkError
-from .record import Env, ErrorInfo, Identified, MethodSpec, Params, RecordPart, Storage, decode_as
+from .record import Env, ErrorInfo, Identified, MethodSpec, Params, RecordPart, Storage, check_id, decode_as
 
 Precision = Literal["float32", "bfloat16"]
 FrozenDtype = Literal["float32", "bfloat16", "int8", "nf4"]
@@ -146,15 +146,10 @@ class CostRecord(RecordPart, frozen=True):
     speed: Speed | None = None
 
 
-def decode_cost(data: bytes, source: str | Path) -> CostRecord:
-    """Read and check one cost record.
-
-    Raises:
-        PeftmarkError: where it is not JSON, does not fit the schema, or its id is not its spec's; names `source`.
-    """
+def decode_cost(data: bytes, source: str | Path, expected: CostSpec | None = None) -> CostRecord:
+    """Read and check one cost record; arguments and errors are those of `decode_record`."""
     record = decode_as(CostRecord, data, source)
-    if record.cost_id != record.spec.cost_id:
-        raise PeftmarkError(f"{source}: cost_id {record.cost_id} is not that of its spec ({record.spec.cost_id})")
+    check_id("cost_id", record.cost_id, record.spec, expected, source)
     if record.status == "ok" and (record.memory is None or record.compute is None):
         raise PeftmarkError(f"{source}: a cost record of status ok has memory and compute")
     return record

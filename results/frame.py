@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import isclass
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import msgspec
 
 from ..errors import PeftmarkError
 from .cost import CostRecord
 from .record import RunRecord
-from .store import Store
+from .store import Store, no_garbage_collection
 
 if TYPE_CHECKING:
     import pandas
@@ -71,32 +71,28 @@ def costs_to_frame(records: list[CostRecord]) -> pandas.DataFrame:
 def _frame(kind: type[msgspec.Struct], records: Sequence[msgspec.Struct], order: list[str]) -> pandas.DataFrame:
     import pandas as pd
 
-    rows = [_flatten(msgspec.to_builtins(record)) for record in records]
-    return pd.DataFrame(rows, columns=list(_columns(kind))).sort_values(order, ignore_index=True)
+    with no_garbage_collection():
+        columns = dict(_columns(kind, [msgspec.to_builtins(record) for record in records]))
+        frame = pd.DataFrame(columns, dtype=None if records else object)
+        return frame.sort_values(order, ignore_index=True)
 
 
 _WHOLE = frozenset({"spec.method.config", "spec.protocol.overrides", "quality.tests", "env.packages", "found"})
 """Dictionaries whose keys differ from record to record: one column each."""
 
+_MISSING = float("nan")
 
-def _columns(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[str]:
+
+def _columns(
+    struct: type[msgspec.Struct], rows: Sequence[Mapping[str, Any] | None], prefix: str = ""
+) -> Iterator[tuple[str, list[Any]]]:
     """The same columns whatever the records hold: a failed run has no quality, but the column is there."""
     for item in msgspec.structs.fields(struct):
         name = f"{prefix}{item.name}"
+        values = [_MISSING if row is None else row.get(item.name, _MISSING) for row in rows]
         types = get_args(item.type) if get_origin(item.type) is UnionType else (item.type,)  # of ``Quality | None``
         structs = [part for part in types if isclass(part) and issubclass(part, msgspec.Struct)]
         if structs and name not in _WHOLE:
-            yield from _columns(structs[0], f"{name}.")
+            yield from _columns(structs[0], [each if isinstance(each, dict) else None for each in values], f"{name}.")
         else:
-            yield name
-
-
-def _flatten(value: dict[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, item in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(item, dict) and name not in _WHOLE:
-            flat.update(_flatten(item, f"{name}."))
-        else:
-            flat[name] = item
-    return flat
+            yield name, values

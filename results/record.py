@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 
@@ -62,10 +63,10 @@ class ProtocolSpec(RecordPart, frozen=True):
         return bool(self.overrides.get("preset") == FAITHFUL)
 
 
-class Identified(RecordPart, frozen=True):
+class Identified(RecordPart, frozen=True, dict=True):  # a dict for the id alone, which is asked for again and again
     """Base of what decides a record."""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The first 16 hex digits of the sha256 of the canonical JSON."""
         return hashlib.sha256(canonical_json(self)).hexdigest()[:16]
@@ -220,18 +221,29 @@ def check_recordable(owner: str, settings: Mapping[str, Any]) -> None:
             raise PeftmarkError(f"{owner}: {key}={value!r} cannot be recorded: {error}") from error
 
 
-def decode_record(data: bytes, source: str | Path) -> RunRecord:
+def decode_record(data: bytes, source: str | Path, expected: RunSpec | None = None) -> RunRecord:
     """Read and check one record.
+
+    Args:
+        expected: what it is probably of; saves the hashing where it is.
 
     Raises:
         PeftmarkError: where it is not JSON, does not fit the schema, or its id is not its spec's; names `source`.
     """
     record = decode_as(RunRecord, data, source)
-    if record.run_id != record.spec.run_id:
-        raise PeftmarkError(f"{source}: run_id {record.run_id} is not that of its spec ({record.spec.run_id})")
+    check_id("run_id", record.run_id, record.spec, expected, source)
     if (record.status == "ok") != (record.quality is not None):
         raise PeftmarkError(f"{source}: a record has quality if and only if its status is ok")
     return record
+
+
+def check_id(name: str, written: str, spec: Identified, expected: Identified | None, source: str | Path) -> None:
+    """Raises PeftmarkError where the id that a record has written down is not its spec's."""
+    # what is encoded alike, numbers' types and keys' order included, has one canonical JSON
+    alike = expected is not None and msgspec.json.encode(spec) == msgspec.json.encode(expected)
+    found = expected.id if expected is not None and alike else spec.id
+    if written != found:
+        raise PeftmarkError(f"{source}: {name} {written} is not that of its spec ({found})")
 
 
 R = TypeVar("R", bound=RecordPart)
@@ -244,12 +256,26 @@ def decode_as(kind: type[R], data: bytes, source: str | Path) -> R:
         PeftmarkError: where it is not JSON or does not fit the schema; names `source`.
     """
     try:
-        version = msgspec.json.decode(data, type=_Versioned).schema_version
-        if version != SCHEMA_VERSION:  # said first: another schema has other fields
-            raise PeftmarkError(f"{source} has schema version {version}; this peftmark reads {SCHEMA_VERSION}")
-        return msgspec.json.decode(data, type=kind)
+        record = _decoder(kind).decode(data)
+        version = cast(_Versioned, record).schema_version
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PeftmarkError(f"{source} is not a record: {error}") from error
+        try:  # another schema has other fields: that is what to say
+            version = _decoder(_Versioned).decode(data).schema_version
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as another:
+            raise PeftmarkError(f"{source} is not a record: {another}") from another
+        if version == SCHEMA_VERSION:
+            raise PeftmarkError(f"{source} is not a record: {error}") from error
+    if version != SCHEMA_VERSION:
+        raise PeftmarkError(f"{source} has schema version {version}; this peftmark reads {SCHEMA_VERSION}")
+    return record
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+@lru_cache
+def _decoder(kind: type[S]) -> msgspec.json.Decoder[S]:
+    return msgspec.json.Decoder(kind)
 
 
 def encode_record(record: RecordPart) -> bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +31,8 @@ COSTS = "costs"
 
 PERF = "perf"
 """Sub-folder of what ``make perf`` stores, which are no records."""
+
+Listing = tuple[Path, list[str]]
 
 R = TypeVar("R")
 
@@ -105,8 +108,10 @@ class Store:
 
     def remove_temporary_files(self) -> None:
         """Delete what a killed process was writing. Call it under the lock."""
-        for path in self.root.rglob(".*.tmp"):
-            path.unlink(missing_ok=True)
+        for folder, names in folders(self.root, without=()):
+            for name in names:
+                if name.startswith(".") and name.endswith(".tmp"):
+                    (folder / name).unlink(missing_ok=True)
 
     def paths(self) -> dict[str, Path]:
         """Files of runs by run id, from the folder and its sub-folders; the first of two, as in `load`."""
@@ -150,18 +155,49 @@ class Store:
 
     def run_files(self) -> Iterator[Path]:
         """Files of runs, wherever below the folder they lie."""
-        if not self.root.is_dir():
-            return
-        # the folder's own before its sub-folders': where a record lies twice, `paths` and `load` mean the same one
-        for path in sorted(self.root.rglob("*.json"), key=lambda path: (len(path.parts), path)):
-            parts = path.relative_to(self.root).parts[:-1]
-            if not {CARDS, ADAPTERS, PREDICTIONS, COSTS, PERF} & set(parts) and not path.name.startswith("."):
-                yield path
+        for folder, names in folders(self.root):
+            yield from _records(folder, names)
 
     def cost_files(self) -> Iterator[Path]:
         """As `run_files`: those of the folder itself come first."""
-        files = self.root.rglob(f"{COSTS}/*.json")
-        yield from sorted((f for f in files if not f.name.startswith(".")), key=lambda path: (len(path.parts), path))
+        for folder, names in folders(self.root):
+            if COSTS in names:
+                yield from _records(folder / COSTS, listed(folder / COSTS))
+
+
+def folders(
+    root: Path, without: Collection[str] = frozenset({CARDS, ADAPTERS, PREDICTIONS, COSTS, PERF})
+) -> Iterator[Listing]:
+    """A results folder and those below it where records may lie, each with the names of what is in it.
+
+    Where a record lies twice, the first one counts, wherever it is looked for: a folder's own is before that of its
+    sub-folders.
+    """
+    found: list[tuple[tuple[str, ...], list[str]]] = []
+    waiting: list[tuple[str, ...]] = [()]
+    while waiting:
+        parts = waiting.pop()
+        try:
+            with os.scandir(os.path.join(root, *parts)) as entries:
+                kinds = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        except OSError:  # not there, or not ours to read
+            continue
+        found.append((parts, list(kinds)))
+        waiting += [(*parts, name) for name, is_folder in kinds.items() if is_folder and name not in without]
+    for parts, names in sorted(found, key=lambda each: (len(each[0]), each[0])):
+        yield root.joinpath(*parts), names
+
+
+def listed(folder: Path) -> list[str]:
+    """The names of what is in a folder; of none where it is none."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _records(folder: Path, names: Iterable[str]) -> Iterator[Path]:
+    return (folder / name for name in sorted(names) if name.endswith(".json") and not name.startswith("."))
 
 
 def _by_id(files: Iterable[Path]) -> dict[str, Path]:
@@ -174,14 +210,27 @@ def _by_id(files: Iterable[Path]) -> dict[str, Path]:
 def _decode(files: Iterable[Path], decode: Callable[[bytes, Path], R]) -> tuple[list[R], list[str]]:
     """What can be decoded, and one line for every file that cannot."""
     records, problems = [], []
-    for path in files:
-        try:
-            records.append(decode(path.read_bytes(), path))
-        except PeftmarkError as error:
-            problems.append(str(error))
-        except OSError as error:
-            problems.append(f"{path} cannot be read ({error.strerror})")
+    with no_garbage_collection():
+        for path in files:
+            try:
+                records.append(decode(path.read_bytes(), path))
+            except PeftmarkError as error:
+                problems.append(str(error))
+            except OSError as error:
+                problems.append(f"{path} cannot be read ({error.strerror})")
     return records, problems
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Records hold no cycles: to look for some among ever more of them takes three times as long as decoding."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _first(records: Iterable[R], name: Callable[[R], str]) -> list[R]:

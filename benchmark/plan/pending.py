@@ -57,8 +57,13 @@ def plan_state(specs: Sequence[Spec], store: Store, existing: str) -> PlanState:
 
 def _status(spec: Spec, path: Path) -> str:
     """Raises PeftmarkError where the file does not hold the spec's record."""
-    decode = decode_cost if isinstance(spec, CostSpec) else decode_record
-    record = decode(path.read_bytes(), path)
-    if record.spec.id != spec.id:
+    data = path.read_bytes()
+    if isinstance(spec, CostSpec):
+        cost = decode_cost(data, path, spec)
+        name, status = cost.cost_id, str(cost.status)
+    else:
+        run = decode_record(data, path, spec)
+        name, status = run.run_id, str(run.status)
+    if name != spec.id:
         raise PeftmarkError(f"{path} holds another record")
-    return record.status
+    return status

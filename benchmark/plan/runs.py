@@ -11,7 +11,7 @@ from typing import Any
 from ...backbones import find_backbone
 from ...backbones.anatomy.quantized import check_held
 from ...errors import PeftmarkError
-from ...methods import make_method
+from ...methods import Method, make_method
 from ...registry import METHODS, TASKS
 from ...results import (
     FAITHFUL,
@@ -108,11 +108,9 @@ def _plan_runs(suite: Suite | None, request: Request) -> Plan:
     check_held(protocol.frozen_dtype)
     if specs.absent and not request.partial:
         raise PeftmarkError(_all_absent(specs.absent))
-    wanted = Counter(
-        (task, specs.epochs(method, config, settings))
-        for (_, task, method, config), settings in prepared
-        for _ in seeds
-    )
+    wanted = Counter[tuple[str, float]]()
+    for (_, task, method, config), settings in prepared:
+        wanted[task, specs.epochs(method, config, settings, protocol.epochs)] += len(seeds)
     planned = {spec.run_id: spec for spec in runs if spec is not None}
     return Plan(list(planned.values()), specs.checkpoints, protocol, wanted, specs.absent, notes)
 
@@ -192,21 +190,24 @@ def _select(pairs: list[Pair], request: Request) -> list[Pair]:
             f"suite {request.suite} has no task {absent[0]}: give --method, --backbone and --task alone"
         )
     chosen: list[Pair] = []
-    for backbone, task in dict.fromkeys((backbone, task) for backbone, task, _, _ in pairs):
+    grouped: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
+    for backbone, task, method, config in pairs:
+        grouped.setdefault((backbone, task), []).append((method, config))
+    for (backbone, task), own in grouped.items():
         if tasks and task not in tasks:
             continue
-        listed = [(method, config) for b, t, method, config in pairs if (b, t) == (backbone, task)]
-        own = narrowed(listed, methods, TASKS.entry(task).metadata["track"])
+        own = narrowed(own, methods, TASKS.entry(task).metadata["track"])
         chosen += [(b, task, method, config) for b in backbones or [backbone] for method, config in own]
     return chosen
 
 
 class _Specs:
-    """Makes specs; remembers what is costly to find out (weights' hashes, split hashes)."""
+    """Makes specs; remembers what is costly to find out (weights' hashes, split hashes), and what seeds share."""
 
     def __init__(self, protocol: str, request: Request) -> None:
         self.protocol = protocol
         self.request = request
+        self.methods: dict[tuple[str, str], tuple[Method, MethodSpec]] = {}
         self.protocols: dict[str, ProtocolSpec] = {}
         self.backbones: dict[tuple[str, bool], BackboneSpec] = {}
         self.tasks: dict[tuple[str, int], TaskSpec] = {}
@@ -220,25 +221,31 @@ class _Specs:
 
         None where the data or the weights are not there, which `absent` then says.
         """
-        made = make_method(method, {**config, **preset.config, **self.request.method_settings})
-        check_recordable(f"method {method!r}", made.config())
+        made, method_spec = self._method(method, config, preset)
         built, data = self._backbone(backbone, made.pretrained), self._task(task, draw_of(task, seed))
         if built is None or data is None:
             return None
         return RunSpec(
-            method=MethodSpec(name=method, version=made.version, config=made.config()),
+            method=method_spec,
             backbone=built,
             task=data,
             protocol=self._protocol({**preset.protocol, **self.request.protocol_settings}),
             seed=seed,
         )
 
-    def epochs(self, method: str, config: Mapping[str, Any], preset: Settings) -> float:
-        """Of all phases of a method, in the protocol's own epochs."""
-        settings = {**config, **preset.config, **self.request.method_settings}
-        phases = sum(phase.epochs for phase in make_method(method, settings).phases())
-        own = load_protocol(self.protocol, self.request.protocol_settings).epochs
+    def epochs(self, method: str, config: Mapping[str, Any], preset: Settings, own: int) -> float:
+        """Of all phases of a method, in the protocol's `own` epochs."""
+        phases = sum(phase.epochs for phase in self._method(method, config, preset)[0].phases())
         return phases * preset.protocol.get("epochs", own) / own if own else phases
+
+    def _method(self, name: str, config: Mapping[str, Any], preset: Settings) -> tuple[Method, MethodSpec]:
+        settings = {**config, **preset.config, **self.request.method_settings}
+        key = name, repr(settings)
+        if key not in self.methods:
+            made = make_method(name, settings)
+            check_recordable(f"method {name!r}", made.config())
+            self.methods[key] = made, MethodSpec(name=name, version=made.version, config=made.config())
+        return self.methods[key]
 
     def _protocol(self, settings: Mapping[str, Any]) -> ProtocolSpec:
         key = repr(sorted(settings.items()))
@@ -251,9 +258,9 @@ class _Specs:
     def _backbone(self, name: str, pretrained: bool) -> BackboneSpec | None:
         key, label = (name, pretrained), f"backbone {name}"
         if key not in self.backbones:
-            builder = find_backbone(name)
             if pretrained and label in self.absent:
                 return None
+            builder = find_backbone(name)
             try:
                 weights = builder.weights_id(pretrained)
             except PeftmarkError as error:
@@ -267,9 +274,9 @@ class _Specs:
     def _task(self, name: str, draw: int) -> TaskSpec | None:
         key, label = (name, draw), f"task {name}"
         if key not in self.tasks:
-            task = make_task(name, draw)
             if label in self.absent:
                 return None
+            task = make_task(name, draw)
             try:
                 split = task.split_sha256()
             except PeftmarkError as error:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import pandas
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
 
 import peftmark
 from peftmark.errors import PeftmarkError
@@ -15,6 +20,7 @@ from peftmark.results import (
     Compute,
     CostRecord,
     CostSpec,
+    ErrorInfo,
     Memory,
     MemoryBreakdown,
     MemoryCost,
@@ -99,6 +105,45 @@ def test_the_same_records_give_the_same_frame(record: Make, spec: RunSpec) -> No
         ["vpt", 10],
     ]
     assert frame.equals(to_frame(records[::-1]))
+
+
+def by_rows(records: list[RunRecord], columns: list[str]) -> pandas.DataFrame:
+    """The plain way: each record becomes a flat dictionary, pandas finds the columns' types."""
+    whole = {"spec.method.config", "spec.protocol.overrides", "quality.tests", "env.packages", "found"}
+
+    def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, item in value.items():
+            name = prefix + key
+            found |= flat(item, f"{name}.") if isinstance(item, dict) and name not in whole else {name: item}
+        return found
+
+    frame = pandas.DataFrame([flat(msgspec.to_builtins(each)) for each in records], columns=columns)
+    order = ["spec.task.name", "spec.backbone.name", "spec.method.name", "spec.seed", "run_id"]
+    return frame.sort_values(order, ignore_index=True)
+
+
+@given(st.lists(st.tuples(*[st.booleans()] * 5, st.integers(0, 9)), max_size=6))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_columns_have_the_types_that_rows_would_give_them(
+    record: Make, spec: RunSpec, choices: list[tuple[bool, bool, bool, bool, bool, int]]
+) -> None:
+    """None where the record says so, NaN where a field or what it belongs to is left out."""
+    records = []
+    for failed, validated, listed, cloned, known, seed in choices:
+        task = replace(spec.task, preprocessing="squash-bicubic-224" if listed else None)
+        made = record(replace(spec, task=task, seed=seed))
+        env = replace(made.env, git_sha="ab" if cloned else None, dirty=False if cloned else None)
+        quality = replace(made.quality, validation=90.0 if validated else None)
+        made = replace(made, env=env, quality=quality, params=made.params if known else None)
+        if failed:
+            made = replace(made, status="oom", quality=None, error=ErrorInfo(phase="train", type="X", message="y"))
+        records.append(made)
+    frame = to_frame(records)
+    expected = by_rows(records, list(frame.columns))
+    assert_frame_equal(frame, expected, check_exact=True)
+    for name in frame.columns:  # which frames' equality does not tell apart: None, NaN; 1, 1.0, True
+        assert [type(value) for value in frame[name]] == [type(value) for value in expected[name]]
 
 
 def test_damaged_files_warn(tmp_path: Path, record: Make) -> None:

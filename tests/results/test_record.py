@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -96,6 +97,37 @@ def test_every_field_is_part_of_the_identity(spec: RunSpec, change: dict[str, An
     part, _, name = path.rpartition(".")
     changed = replace(spec, **{part: replace(getattr(spec, part), **{name: value})} if part else {name: value})
     assert changed.run_id != spec.run_id
+
+
+def test_an_id_is_hashed_once_and_goes_with_its_spec_alone(spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, name = replace(spec, seed=5), replace(spec, seed=5).run_id
+    assert first.run_id == name and first == replace(spec, seed=5)
+    copied, other = pickle.loads(pickle.dumps(first)), replace(first, seed=6)
+    monkeypatch.setattr(hashlib, "sha256", None)
+    assert first.run_id == name
+    monkeypatch.undo()
+    assert copied == first and copied.run_id == name
+    assert other.run_id != name
+    assert "id" not in msgspec.to_builtins(first)
+
+
+@pytest.mark.parametrize("value", [8.0, True, "8", 9])
+def test_what_is_expected_is_taken_for_it_only_where_it_is_the_same(record: Make, spec: RunSpec, value: Any) -> None:
+    """Python says 8 == 8.0 and 1 == True; their JSON, and so their ids, differ."""
+    expected = replace(spec, method=replace(spec.method, config={"rank": 8 if value is not True else 1}))
+    another = replace(spec, method=replace(spec.method, config={"rank": value}))
+    forged = encode_record(record(another, run_id=expected.run_id))
+    with pytest.raises(PeftmarkError, match=f"run_id {expected.run_id} is not that of its spec .{another.run_id}"):
+        decode_record(forged, "x", expected)
+    true = record(another)
+    assert decode_record(encode_record(true), "x", expected) == true
+
+
+def test_what_is_expected_is_not_hashed_again(record: Make, spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode_record(record())
+    assert spec.run_id
+    monkeypatch.setattr(hashlib, "sha256", None)
+    assert decode_record(data, "x", spec).run_id == spec.run_id
 
 
 def test_no_preprocessing_is_no_part_of_the_identity(spec: RunSpec) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from peftmark.errors import PeftmarkError
 from peftmark.results import RunRecord, RunSpec, Store, encode_record, write_atomically
@@ -109,6 +113,56 @@ def test_every_damaged_file_is_one_problem_and_nothing_is_lost(
         [problem] = [problem for problem in problems if str(store.root / name) in problem]
         assert "\n" not in problem
     assert files(store.root) == before
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["a", "b", "a b", "a.json", "costs", "cards", ".c", "Z"]), max_size=3).map(tuple),
+        max_size=8,
+    ),
+    st.lists(st.sampled_from(["1.json", "0.json", "a-1.json", "A.json", ".2.json", ".json", "3.json.tmp", "ä.json"])),
+)
+@settings(max_examples=60, deadline=None)
+def test_files_come_in_the_order_of_paths_by_depth(folders: list[tuple[str, ...]], names: list[str]) -> None:
+    """Which of two files of one name counts must not depend on how the folder is walked."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for number, parts in enumerate([(), *folders]):
+            root.joinpath(*parts).mkdir(parents=True, exist_ok=True)
+            for name in names[number % 2 :: 2]:
+                root.joinpath(*parts, name).touch()
+        (root / "link").symlink_to(root, target_is_directory=True)
+        found = sorted(root.rglob("*.json"), key=lambda path: (len(path.parts), path))
+        found = [path for path in found if not path.name.startswith(".")]
+        inner = [(path, set(path.relative_to(root).parts[:-1])) for path in found]
+        store = Store(root)
+        assert list(store.run_files()) == [path for path, above in inner if not above & {"costs", "cards"}]
+        assert list(store.cost_files()) == [
+            path for path in found if path.parent.name == "costs" and not set(path.parts[:-2]) & {"costs", "cards"}
+        ]
+
+
+def test_a_linked_folder_of_costs_is_looked_into(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x.json").touch()
+    store.root.mkdir()
+    (store.root / "costs").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert list(store.cost_files()) == [store.root / "costs" / "x.json"]
+    assert list(store.run_files()) == []
+
+
+def test_loading_leaves_the_garbage_collector_as_it_was(store: Store, record: Make) -> None:
+    path = store.write(record())
+    assert gc.isenabled()
+    store.load()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        path.write_text("half")
+        store.load()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_what_is_not_a_record_is_left_alone(store: Store, record: Make) -> None:

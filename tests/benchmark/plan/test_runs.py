@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from peftmark import SUITES
+from peftmark.benchmark.plan import runs
 from peftmark.benchmark.plan.pending import EXISTING, plan_state
 from peftmark.benchmark.plan.runs import Request, plan
 from peftmark.benchmark.run.run import failed_record
@@ -214,6 +216,24 @@ def test_what_counts_as_finished(toys_asked: Ask, tmp_path: Path, existing: str,
     assert dict(state.done) == ({status: 1} if finished else {})
     assert state.damaged == []
     assert (status in FINISHED) == (status not in ("error", "cancelled"))
+
+
+def test_what_seeds_share_is_found_out_once(suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan of 10,000 runs makes as many methods, and reads as many protocols, as one of a hundred."""
+    counts: Counter[str] = Counter()
+
+    def counted(name: str) -> None:
+        call = getattr(runs, name)
+        monkeypatch.setattr(runs, name, lambda *given: (counts.update([name]), call(*given))[1])
+
+    for name in ("make_method", "load_protocol", "make_task", "find_backbone"):
+        counted(name)
+    assert len(plan(Request(suite=suite, seeds=[0])).specs) == 5
+    once = Counter(counts)
+    counts.clear()
+    assert len(plan(Request(suite=suite, seeds=range(20))).specs) == 100
+    assert counts == once
+    assert once["make_method"] == 2  # toy_full, and toy_full with a tag
 
 
 @pytest.mark.parametrize("existing", EXISTING)

@@ -381,6 +381,6 @@ def test_a_worker_without_it_writes_the_same(
         assert (worker._cache.computed if worker._cache else None) == (3 if cache else None)
         records = [decode_record(path.read_bytes(), path) for path in sorted(results.glob("*.json"))]
         found.append([(record.spec, record.quality) for record in records])
-        assert {path.name for path in results.iterdir() if path.suffix != ".json"} <= {"cards"}
+        assert {path.name for path in results.iterdir() if path.suffix != ".json"} <= {"cards", "predictions"}
     assert found[0] == found[1]
     assert len(found[0]) == 2

@@ -81,7 +81,11 @@ def _anatomy(backbone: str | nn.Module | Anatomy, method: Method, pretrained: bo
         return anatomy_of(backbone, tokenizer)
     if tokenizer is not None:
         raise PeftmarkError("tokenizer= is for a model that you built: a backbone by name has its own")
-    return find_backbone(backbone).build(pretrained and method.pretrained) if isinstance(backbone, str) else backbone
+    if isinstance(backbone, Anatomy):
+        return backbone
+    if not isinstance(backbone, str):
+        raise PeftmarkError(f"a {type(backbone).__name__} is no backbone: give a name, a model or an Anatomy")
+    return find_backbone(backbone).build(pretrained and method.pretrained)
 
 
 def _prepare(model: AdaptedModel, batches: Batches | None, selection: Mapping[str, Tensor] | None) -> None:

@@ -211,6 +211,7 @@ def test_mistakes() -> None:
     )
     refuse("a VisionTransformer of timm has none", lambda: anatomy_of(vit, tokenizer=load_tokenizer()))
     refuse("Scratch draws its weights: give a backbone's name", lambda: adapt(vit, "scratch", num_classes=2))
+    refuse("a dict is no backbone: give a name, a model or an Anatomy", lambda: adapt({}, "lora", num_classes=2))
     by_name = {"num_classes": 2, "tokenizer": load_tokenizer()}
     refuse("a backbone by name has its own", lambda: adapt("embedded/vit", "lora", **by_name))
 

@@ -6,6 +6,8 @@ import difflib
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+import torch
+
 from ..errors import PeftmarkError
 from ..registry import BACKBONES
 from .anatomy.anatomy import Anatomy
@@ -38,6 +40,11 @@ class Backbone(ABC):
     @abstractmethod
     def build(self, pretrained: bool) -> Anatomy:
         """Make the model, frozen. ``pretrained=False`` draws its weights and never touches the network."""
+
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one image as the backbone reads it; a builder that knows it without making the model says so."""
+        with torch.device("meta"):
+            return self.build(pretrained=False).input.shape
 
     def weights_id(self, pretrained: bool) -> str:
         """The sha256 of the weights' file, or ``"random"``."""

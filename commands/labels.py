@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,7 +30,12 @@ def _setting(spec: CostSpec) -> str:
 
 
 def _not_default(spec: Spec) -> dict[str, Any]:
+    default = _default(spec.method.name)
+    return {key: value for key, value in spec.method.config.items() if default.get(key) != value}
+
+
+@lru_cache
+def _default(method: str) -> dict[str, Any]:
     from ..methods import make_method
 
-    default = make_method(spec.method.name).config()
-    return {key: value for key, value in spec.method.config.items() if default.get(key) != value}
+    return make_method(method).config()

@@ -10,7 +10,6 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import InterpolationMode, v2
 
 from ...errors import Unsupported
 
@@ -94,6 +93,8 @@ class Pixels(InputKind):
 
     def crops(self, raw: Tensor, device: torch.device, count: int, scale: tuple[float, float], augmix: bool) -> Tensor:
         """As `InputKind.crops`: from the task's own pixels, 3/4 to 4/3 of the aspect ratio, flipped by chance."""
+        from torchvision.transforms import InterpolationMode, v2  # takes as long to import as torch
+
         crop = v2.Compose(
             [
                 v2.RandomResizedCrop(self.size, scale, interpolation=InterpolationMode.BICUBIC, antialias=True),

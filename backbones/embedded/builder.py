@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from open_clip import CLIP
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ...errors import PeftmarkError
 from ...registry import BACKBONES
 from ..anatomy.anatomy import Anatomy
 from ..backbone import Backbone
-from ..open_clip.builder import clip_anatomy
-from ..timm.builder import timm_anatomy
 from ..weights import load_exactly, load_state_dict
 from .clip import EMBED_DIM, IMAGE_MEAN, IMAGE_STD, WEIGHTS, load_clip, load_tokenizer
+
+if TYPE_CHECKING:
+    from open_clip import CLIP
+
+INPUT_SHAPE = (3, 40, 40)
 
 
 @BACKBONES.register("embedded/clip", family="embedded", aliases=("clip_embedded",))
@@ -29,7 +31,12 @@ class EmbeddedClip(Backbone):
     def weights_file(self) -> Path:
         return _weights_file(self)
 
+    def input_shape(self) -> tuple[int, ...]:
+        return INPUT_SHAPE
+
     def build(self, pretrained: bool) -> Anatomy:
+        from ..open_clip.builder import clip_anatomy
+
         return clip_anatomy(self.name, _clip(self, pretrained), EMBED_DIM, load_tokenizer())
 
 
@@ -40,9 +47,16 @@ class EmbeddedViT(Backbone):
     def weights_file(self) -> Path:
         return _weights_file(self)
 
+    def input_shape(self) -> tuple[int, ...]:
+        return INPUT_SHAPE
+
     def build(self, pretrained: bool) -> Anatomy:
+        from timm.models.vision_transformer import VisionTransformer
+
+        from ..timm.builder import timm_anatomy
+
         model = VisionTransformer(
-            img_size=40,
+            img_size=INPUT_SHAPE[-1],
             patch_size=8,
             embed_dim=128,
             depth=6,
@@ -53,7 +67,7 @@ class EmbeddedViT(Backbone):
         )
         if pretrained:
             model.load_state_dict(vit_state_dict(_clip(self, pretrained).visual.state_dict()))
-        return timm_anatomy(self.name, model, {"input_size": (3, 40, 40), "mean": IMAGE_MEAN, "std": IMAGE_STD})
+        return timm_anatomy(self.name, model, {"input_size": INPUT_SHAPE, "mean": IMAGE_MEAN, "std": IMAGE_STD})
 
 
 def _weights_file(backbone: Backbone) -> Path:

@@ -11,14 +11,15 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import open_clip
 import regex
-from open_clip.model import set_model_preprocess_cfg
-from open_clip.tokenizer import SimpleTokenizer
-from safetensors.torch import load_file
 
 from .atlas import FOLDER
+
+if TYPE_CHECKING:  # what is planned needs none of it, and it takes longer to import than torch
+    from open_clip import CLIP
+    from open_clip.tokenizer import SimpleTokenizer
 
 WEIGHTS = FOLDER / "clip.safetensors"
 MERGES = FOLDER / "merges.txt.gz"
@@ -42,9 +43,13 @@ TEMPLATES = ("{}", "a picture of {}.", "a picture of a {}.", "an image of {}.", 
 """Prompts for a class name; pretraining uses these and others."""
 
 
-def load_clip(pretrained: bool = True, weights: Path = WEIGHTS) -> open_clip.CLIP:
+def load_clip(pretrained: bool = True, weights: Path = WEIGHTS) -> CLIP:
     """The model in float32 and eval mode, with the shipped weights or freshly initialised."""
-    model = open_clip.CLIP(**CONFIG)
+    from open_clip import CLIP
+    from open_clip.model import set_model_preprocess_cfg
+    from safetensors.torch import load_file
+
+    model = CLIP(**CONFIG)
     if pretrained:
         model.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
     preprocess = {"size": 40, "mean": IMAGE_MEAN, "std": IMAGE_STD, "interpolation": "bicubic", "resize_mode": "squash"}
@@ -54,6 +59,8 @@ def load_clip(pretrained: bool = True, weights: Path = WEIGHTS) -> open_clip.CLI
 
 def load_tokenizer(merges: Path = MERGES) -> SimpleTokenizer:
     """Texts to (N, 32) token ids, zero-padded, longer texts cut; lower-cases."""
+    from open_clip.tokenizer import SimpleTokenizer
+
     return SimpleTokenizer(bpe_path=str(merges), context_length=CONTEXT_LENGTH)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-import torch
 
 from ...backbones import find_backbone
 from ...backbones.anatomy.quantized import check_held
@@ -57,8 +56,8 @@ def cost_specs(
     Raises:
         PeftmarkError: on unknown names or settings.
     """
-    with torch.device("meta"):
-        anatomy = find_backbone(backbone).build(pretrained=False)
+    builder = find_backbone(backbone)
+    input_shape = builder.input_shape()
     specs = []
     for variant in profiles.variants:
         for name, config in methods:
@@ -66,8 +65,8 @@ def cost_specs(
             check_recordable(f"method {name!r}", made.config())
             table = {
                 "method": {"name": METHODS.canonical(name), "version": made.version, "config": made.config()},
-                "backbone": anatomy.name,
-                "input_shape": (*([CLIP_LENGTH] * (main_track(name) == "video")), *anatomy.input.shape),
+                "backbone": builder.name,
+                "input_shape": (*([CLIP_LENGTH] * (main_track(name) == "video")), *input_shape),
                 "num_classes": profiles.num_classes,
                 "batch_size": profiles.batch_size,
                 "hardware_class": hardware_class,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from ...backbones import Anatomy, Insert
@@ -25,6 +24,8 @@ class ClipAdapter(Bottleneck):
     """
 
     def __init__(self, width: int, bottleneck: int, frames: int, drop_path: float, scale: float = 1.0) -> None:
+        from timm.layers.drop import DropPath
+
         super().__init__(width, bottleneck, "gelu", dropout=0.0, scale=scale)
         self.frames = frames
         self.drop_path = DropPath(drop_path)

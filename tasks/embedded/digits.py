@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,10 +29,12 @@ class Digits(GeneratedTask):
     @cached_property
     def _scans(self) -> tuple[np.ndarray, np.ndarray]:
         """Grey values uint8 (1797, 8, 8) in 0–255, and digits int64 (1797,)."""
-        from sklearn.datasets import load_digits
-
-        data = load_digits()
-        return np.round(data.images * (255 / 16)).astype(np.uint8), data.target.astype(np.int64)
+        # the file that `sklearn.datasets.load_digits` reads: importing that takes longer than planning a suite
+        package = find_spec("sklearn")
+        assert package is not None and package.submodule_search_locations is not None
+        folder = Path(package.submodule_search_locations[0])
+        rows = np.loadtxt(folder / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+        return np.round(rows[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8), rows[:, -1].astype(np.int64)
 
     @cached_property
     def indices(self) -> dict[str, np.ndarray]:

@@ -32,6 +32,12 @@ def test_names(name: str, full: str) -> None:
     assert find_backbone(name).name == full
 
 
+@pytest.mark.parametrize("name", ["embedded/vit", "embedded/clip", "timm/vit_tiny_patch16_224"])
+def test_the_input_that_is_told_is_that_of_the_model(name: str) -> None:
+    backbone = find_backbone(name)
+    assert backbone.input_shape() == backbone.build(pretrained=False).input.shape
+
+
 def test_unknown_name_suggests_near_ones() -> None:
     with pytest.raises(PeftmarkError, match="unknown backbone 'vit_base_patch16_225'"):
         find_backbone("vit_base_patch16_225")

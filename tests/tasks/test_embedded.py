@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from peftmark.backbones.embedded.atlas import HELD_OUT_STYLE, STYLES, load_atlas
 from peftmark.registry import TASKS
@@ -128,6 +129,13 @@ def test_digits_are_different_scans_of_scikit_learn() -> None:
     indices = make("embedded/digits").indices
     rows = np.concatenate(list(indices.values()))
     assert len(set(rows.tolist())) == len(rows)
+
+
+def test_digits_are_read_as_scikit_learn_reads_them() -> None:
+    scans, digits = make("embedded/digits")._scans
+    expected = load_digits()
+    assert np.array_equal(scans, np.round(expected.images * (255 / 16)).astype(np.uint8))
+    assert np.array_equal(digits, expected.target) and digits.dtype == np.int64
 
 
 @pytest.mark.parametrize("name", ["embedded/emoji_groups", "embedded/orientation"])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
+import textwrap
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -234,6 +237,18 @@ def test_what_seeds_share_is_found_out_once(suite: str, monkeypatch: pytest.Monk
     assert len(plan(Request(suite=suite, seeds=range(20))).specs) == 100
     assert counts == once
     assert once["make_method"] == 2  # toy_full, and toy_full with a tag
+
+
+def test_planning_imports_none_of_the_libraries_that_models_are_built_from() -> None:
+    """A command with nothing to run takes as long as what it imports: each of these takes as long again as torch."""
+    code = """
+        import sys
+        from peftmark.benchmark.plan.runs import Request, plan
+        assert any("noah" == spec.method.name for spec in plan(Request(suite="embedded-full")).specs)
+        print(sorted({"timm", "torchvision", "open_clip", "transformers", "sklearn", "pandas"} & set(sys.modules)))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 @pytest.mark.parametrize("existing", EXISTING)

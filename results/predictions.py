@@ -28,6 +28,9 @@ PREDICTED = "predicted"
 LENGTHS = "_lengths"
 """Of rows of any number an example: ``predicted`` has all rows, ``predicted_lengths`` how many each example has."""
 
+_KINDS = "biufU"
+"""Of arrays: booleans, numbers and text."""
+
 
 def predictions_file(record: Path) -> Path:
     """Where the predictions of a record's file lie."""
@@ -60,10 +63,14 @@ def read_predictions(path: Path) -> dict[str, dict[str, NDArray[Any]]]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             for key in arrays.files:
+                if not key.isprintable():
+                    raise ValueError(f"{key!r} is no name")
                 split, _, name = key.rpartition("/")
                 found.setdefault(split, {})[name] = values = arrays[key]
                 if not isinstance(values, np.ndarray):
                     raise ValueError(f"{key} is no array")
+                if values.dtype.kind not in _KINDS:
+                    raise ValueError(f"{key} is of {values.dtype}, which is no number and no text")
     except FileNotFoundError as error:
         raise PeftmarkError(f"{path} is not there: was it run with --no-predictions?") from error
     except Exception as error:  # a damaged archive raises what zlib, zipfile, struct or numpy like
@@ -81,11 +88,15 @@ def examples(arrays: Mapping[str, NDArray[Any]]) -> int | None:
     """Of how many examples a split's predictions are; None where they do not agree, or nothing is predicted."""
     counts = set()
     for name, values in arrays.items():
-        lengths = arrays.get(f"{name}{LENGTHS}", values)
-        if lengths.ndim < 1 or values.ndim < 1 or (lengths is not values and lengths.sum() != len(values)):
+        lengths = arrays.get(f"{name}{LENGTHS}")
+        if values.ndim < 1 or (lengths is not None and not _are_lengths(lengths, len(values))):
             return None
-        counts.add(len(lengths))
+        counts.add(len(values if lengths is None else lengths))
     return counts.pop() if PREDICTED in arrays and len(counts) == 1 else None
+
+
+def _are_lengths(lengths: NDArray[Any], rows: int) -> bool:
+    return lengths.ndim == 1 and lengths.dtype.kind in "iu" and bool((lengths >= 0).all()) and lengths.sum() == rows
 
 
 def predictions_sha256(predictions: Predictions) -> str:
@@ -94,6 +105,23 @@ def predictions_sha256(predictions: Predictions) -> str:
     for split in sorted(predictions):
         digest.update(predictions[split][PREDICTED].tobytes())
     return digest.hexdigest()
+
+
+def same_predictions(one: Path, other: Path) -> bool:
+    """Whether two files hold the same arrays; one that cannot be read is the same as no other."""
+    if one.read_bytes() == other.read_bytes():
+        return True  # nearly always
+    try:
+        found, others = read_predictions(one), read_predictions(other)
+    except PeftmarkError:
+        return False
+    return {split: set(arrays) for split, arrays in found.items()} == {s: set(a) for s, a in others.items()} and all(
+        values.dtype == others[split][name].dtype
+        and values.shape == others[split][name].shape
+        and values.tobytes() == others[split][name].tobytes()
+        for split, arrays in found.items()
+        for name, values in arrays.items()
+    )
 
 
 def load_predictions(
@@ -122,6 +150,8 @@ def load_predictions(
 
 def predictions_problems(record: RunRecord, path: Path) -> Iterator[str]:
     """What cannot be true of the predictions of a record."""
+    import numpy as np
+
     try:
         predictions = read_predictions(path)
     except PeftmarkError as error:
@@ -139,8 +169,11 @@ def predictions_problems(record: RunRecord, path: Path) -> Iterator[str]:
         yield f"{path}: they are not the predictions of its record (predictions_sha256 differs)"
     for split, arrays in predictions.items():
         for name, values in arrays.items():
-            if name.startswith("probability") and not _probabilities(values):
-                yield f"{path}: {split}/{name} are no probabilities"
+            if name.startswith("probability"):
+                if not _probabilities(values):
+                    yield f"{path}: {split}/{name} are no probabilities"
+            elif values.dtype.kind == "f" and not np.isfinite(values).all():
+                yield f"{path}: {split}/{name} are not all finite"
 
 
 def _probabilities(values: NDArray[Any]) -> bool:

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 from ..errors import PeftmarkError
 from .cards import KINDS, Card, card_path, read_card, write_card
 from .cost import CostRecord, decode_cost
-from .predictions import predictions_file, predictions_problems
+from .predictions import predictions_file, predictions_problems, same_predictions
 from .record import RunRecord, decode_record
 from .store import ADAPTERS, COSTS, PREDICTIONS, Store, write_atomically
 
@@ -196,8 +196,8 @@ def merge(source: Store, into: Store, runs: Checked[RunRecord], costs: Checked[C
     problem that a person must settle.
     """
     merged = Merged()
-    merged.runs = _merge_records(runs, check_runs(into), into.root, merged)
-    merged.costs = _merge_records(costs, check_costs(into), into.root / COSTS, merged)
+    merged.runs, places = _merge_records(runs, check_runs(into), into.root, merged)
+    merged.costs, _ = _merge_records(costs, check_costs(into), into.root / COSTS, merged)
     adapters = check_adapters(source, runs.records)
     merged.problems += adapters.problems
     for name, (_, path) in adapters.records.items():
@@ -207,30 +207,39 @@ def merge(source: Store, into: Store, runs: Checked[RunRecord], costs: Checked[C
             merged.adapters += 1
         elif target.read_bytes() != path.read_bytes():
             merged.problems.append(f"{path}: {target} is another adapter of run {name}; it is kept")
-    _merge_predictions(check_predictions(source, runs.records), check_runs(into), merged)
+    _merge_predictions(check_predictions(source, runs.records), places, merged)
     _merge_cards(source.root, into.root, merged)
     return merged
 
 
-def _merge_predictions(theirs: Checked[RunRecord], ours: Checked[RunRecord], merged: Merged) -> None:
-    """Those of records that are the same here and there, where there are none."""
+def _merge_predictions(theirs: Checked[RunRecord], places: Mapping[str, Path], merged: Merged) -> None:
+    """Those of records that are the same here and there, where there are none.
+
+    Args:
+        places: where these records lie here.
+    """
     merged.problems += theirs.problems
-    for name, (record, path) in theirs.records.items():
-        mine, place = ours.records.get(name, (None, path))
-        target = predictions_file(place)
-        if mine == record and not target.exists():
+    for name, (_, path) in theirs.records.items():
+        if name not in places:
+            continue
+        target = predictions_file(places[name])
+        if not target.exists():
             write_atomically(target, path.read_bytes())
             merged.predictions += 1
+        elif not same_predictions(path, target):
+            merged.problems.append(f"{path}: {target} has other predictions of run {name}; it is kept")
 
 
-def _merge_records(theirs: Checked[R], ours: Checked[R], folder: Path, merged: Merged) -> int:
-    copied = 0
+def _merge_records(theirs: Checked[R], ours: Checked[R], folder: Path, merged: Merged) -> tuple[int, dict[str, Path]]:
+    """How many were copied, and where those lie now that are the same here and there."""
+    copied, places = 0, dict[str, Path]()
     for name, (record, path) in theirs.records.items():
         target = folder / f"{name}.json"
         if name in ours.records:
             mine, there = ours.records[name]
             if mine == record:
                 merged.known += 1
+                places[name] = there
             else:
                 merged.problems.append(
                     f"{path}: {there} is another record of the same spec ({_differ(mine, record)}); it is kept"
@@ -240,7 +249,8 @@ def _merge_records(theirs: Checked[R], ours: Checked[R], folder: Path, merged: M
         else:
             write_atomically(target, path.read_bytes())
             copied += 1
-    return copied
+            places[name] = target
+    return copied, places
 
 
 def _differ(mine: RunRecord | CostRecord, theirs: RunRecord | CostRecord) -> str:

@@ -193,6 +193,24 @@ DAMAGE: dict[str, tuple[bytes, str]] = {
     "labels of another type": (archive(test__predicted=npy(LABELS.astype(np.int32))), "predictions_sha256 differs"),
     "above one": (archive(test__predicted=GOOD, test__probability_max=npy(LABELS * 1.0)), "are no probabilities"),
     "not a number": (archive(test__predicted=GOOD, test__probability_true=npy(LABELS * np.nan)), "no probabilities"),
+    "infinite": (archive(test__predicted=GOOD, test__target=npy(np.full(5, np.inf))), "test/target are not all finite"),
+    "a name of two lines": (
+        archive(**{"test/predicted": GOOD, "test/probability\n": GOOD}),
+        "'test/probability\\n' is",
+    ),
+    "dates": (archive(test__predicted=npy(LABELS.astype("M8[s]"))), "is of datetime64[s], which is no number"),
+    "records": (archive(test__predicted=npy(np.zeros(5, dtype=[("a", "i4")]))), "which is no number and no text"),
+    "text for lengths": (archive(test__predicted=GOOD, test__predicted_lengths=npy(np.array(["2", "3"]))), "one an ex"),
+    "negative lengths": (archive(test__predicted=GOOD, test__predicted_lengths=npy(np.array([6, -1]))), "one an ex"),
+    "lengths in rows": (archive(test__predicted=GOOD, test__predicted_lengths=npy(np.array([[5]]))), "one an example"),
+    "half lengths": (
+        archive(test__predicted=GOOD, test__predicted_lengths=npy(np.array([2.5, 2.5]))),
+        "one an example",
+    ),
+    "text for probabilities": (
+        archive(test__predicted=GOOD, test__probability_max=npy(LABELS.astype(str))),
+        "are no probabilities",
+    ),
     "whole numbers": (archive(test__predicted=GOOD, test__probability_true=npy(LABELS * 0)), "are no probabilities"),
 }
 
@@ -206,6 +224,25 @@ def test_damage_is_one_line(kept: tuple[Path, RunRecord], kind: str) -> None:
     [line] = lines(root)
     assert line.startswith(f"{path}")
     assert message in line
+
+
+@given(st.data())
+def test_no_damage_is_a_traceback(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Whichever bytes are changed, cut off or left out."""
+    path = tmp_path_factory.mktemp("damaged") / "a.npz"
+    write_predictions(path, PREDICTIONS)
+    found = bytearray(path.read_bytes())
+    for at, value in data.draw(st.lists(st.tuples(st.integers(0, len(found) - 1), st.integers(0, 255)), max_size=4)):
+        found[at] = value
+    start, stop = sorted(data.draw(st.tuples(st.integers(0, len(found)), st.integers(0, len(found)))))
+    path.write_bytes(found[:start] + found[stop:] if data.draw(st.booleans()) else found)
+    read, message = {}, str(path)
+    try:
+        read = read_predictions(path)
+    except PeftmarkError as error:
+        message = str(error)
+    assert message.startswith(str(path)) and "\n" not in message
+    assert all(examples(of_split) is not None for of_split in read.values())
 
 
 def test_those_of_no_record_and_of_a_failed_one(kept: tuple[Path, RunRecord], record: Make) -> None:
@@ -238,3 +275,36 @@ def test_not_with_another_record_of_the_same_spec(kept: tuple[Path, RunRecord], 
     assert (merged.runs, merged.predictions) == (0, 0)
     assert "it is kept" in merged.problems[0]
     assert peftmark.load_predictions(ours.root) == {}
+
+
+def test_other_predictions_of_the_same_record_are_kept_and_said(kept: tuple[Path, RunRecord], tmp_path: Path) -> None:
+    """Packed otherwise, they are the same; otherwise in a probability, they are not."""
+    root, record = kept
+    theirs, ours = Store(root), Store(tmp_path / "ours")
+
+    def merging() -> tuple[int, list[str]]:
+        merged = merge(theirs, ours, check_runs(theirs), check_runs(Store(root / "none")))  # type: ignore[arg-type]
+        return merged.predictions, merged.problems
+
+    assert merging() == (1, [])
+    target = ours.root / "predictions" / f"{record.run_id}.npz"
+    np.savez(target, **{f"test/{name}": values for name, values in PREDICTIONS["test"].items()})
+    assert merging() == (0, [])
+    for other in ({**PREDICTIONS["test"], "target": LABELS}, {"predicted": LABELS}):
+        write_predictions(target, {"test": other})
+        held = target.read_bytes()
+        copied, [problem] = merging()
+        assert (copied, target.read_bytes()) == (0, held)
+        assert problem.endswith(f"{target} has other predictions of run {record.run_id}; it is kept")
+    target.write_bytes(b"half")
+    assert len(merging()[1]) == 1
+
+
+def test_a_damaged_record_that_is_kept_gets_no_predictions(kept: tuple[Path, RunRecord], tmp_path: Path) -> None:
+    root, record = kept
+    theirs, ours = Store(root), Store(tmp_path / "ours")
+    ours.root.mkdir()
+    (ours.root / f"{record.run_id}.json").write_text("{")
+    merged = merge(theirs, ours, check_runs(theirs), check_runs(Store(root / "none")))  # type: ignore[arg-type]
+    assert (merged.runs, merged.predictions) == (0, 0)
+    assert not (ours.root / "predictions").exists()

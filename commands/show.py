@@ -25,11 +25,14 @@ def show_command(kind: str, name: str, plugins: tuple[str, ...]) -> None:
     click.echo(f"origin: {entry.origin}")
     if kind == "method" and not name.endswith("/*"):
         from ..methods import make_method
+        from ..methods.ranges import hyperparameters, range_of
 
         method = make_method(name)
         click.echo(f"version: {method.version}")
+        hints = hyperparameters(type(method))
         for key, value in method.config().items():
-            click.echo(f"--set method.{key}={value}")
+            allowed = range_of(hints[key]) if key in hints else ""
+            click.echo(f"--set method.{key}={value}{f'  # {allowed}' if allowed else ''}")
         from ..benchmark.plan.preset import load_presets
 
         preset = load_presets().get(name)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, get_type_hints
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import msgspec
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..backbones import Anatomy
 from ..errors import PeftmarkError
 from ..registry import METHODS
+from .ranges import hyperparameters, range_of
 
 if TYPE_CHECKING:
     from ..tasks import Targets
@@ -74,7 +75,7 @@ class Views:
 
 @dataclass
 class Method:
-    """Base of all methods. Fields of a subclass are its hyper-parameters, with the paper's defaults.
+    """Base of all methods. Fields of a subclass are its hyper-parameters: types with ranges, the paper's defaults.
 
     Class attributes:
         version: goes up whenever the method's results change; it is in every spec.
@@ -116,13 +117,20 @@ class Method:
         if "loss" in vars(cls) and "looks_at_images" not in vars(cls):
             cls.looks_at_images = True
 
+    def __post_init__(self) -> None:
+        """What a subclass checks besides it checks after ``super().__post_init__()``.
+
+        Raises:
+            ValueError: where a field is out of the range that is declared on it.
+        """
+        for name, hint in hyperparameters(type(self)).items():
+            if range_of(hint):
+                check_value(name, getattr(self, name), hint)
+
     @classmethod
     def from_config(cls, name: str, config: Mapping[str, Any]) -> Method:
         """The method that is registered as `name`, with the hyper-parameters in `config` (see `make_method`)."""
-        hints = get_type_hints(cls)
-        checked = check_hyperparameters(
-            name, config, {item.name: hints[item.name] for item in fields(cls) if item.init}
-        )
+        checked = check_hyperparameters(name, config, hyperparameters(cls))
         try:
             return cls(**checked)
         except ValueError as error:
@@ -226,7 +234,13 @@ def make_method(name: str, config: Mapping[str, Any] | None = None) -> Method:
     """A method by name, with some of its hyper-parameters set.
 
     Raises:
-        PeftmarkError: on an unknown method, an unknown hyper-parameter or a value of the wrong type.
+        PeftmarkError: on an unknown method, an unknown hyper-parameter, a value of the wrong type or out of range.
+
+    >>> make_method("lora", {"rank": 4})
+    LoRA(rank=4, alpha=8.0, dropout=0.0, targets=('q', 'v'))
+    >>> make_method("lora", {"rank": 0})
+    Traceback (most recent call last):
+    peftmark.errors.PeftmarkError: method 'lora': rank=0 is not valid: Expected `int` >= 1
     """
     return METHODS[name].from_config(name, dict(config or {}))
 
@@ -235,7 +249,7 @@ def check_hyperparameters(name: str, config: Mapping[str, Any], hints: Mapping[s
     """The values of `config` as the types in `hints` have them.
 
     Raises:
-        PeftmarkError: on a key that `hints` has not, or a value that is not of its type.
+        PeftmarkError: on a key that `hints` has not, or a value that is not of its type or range.
     """
     checked = {}
     for key, value in config.items():
@@ -244,7 +258,15 @@ def check_hyperparameters(name: str, config: Mapping[str, Any], hints: Mapping[s
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(hints)) or 'none'}"
             raise PeftmarkError(f"method {name!r} has no hyper-parameter {key!r}: {hint}")
         try:
-            checked[key] = msgspec.convert(value, hints[key], strict=False)
-        except msgspec.ValidationError as error:
-            raise PeftmarkError(f"method {name!r}: {key}={value!r} is not valid: {error}") from error
+            checked[key] = check_value(key, value, hints[key])
+        except ValueError as error:
+            raise PeftmarkError(f"method {name!r}: {error}") from error
     return checked
+
+
+def check_value(name: str, value: Any, hint: Any) -> Any:
+    """The value as its type has it. Raises ValueError where it is of another type, or out of the type's range."""
+    try:
+        return msgspec.convert(value, hint, strict=False)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{name}={value!r} is not valid: {error}") from error

@@ -11,6 +11,7 @@ from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
 from ..parts.bottleneck import Bottleneck
+from ..ranges import Count, Rate
 
 
 @METHODS.register("adaptformer", family="additive", tracks=("image", "openvocab", "video"))
@@ -25,13 +26,9 @@ class AdaptFormer(Method):
     The official head is BatchNorm1d(affine=False) + Linear (main_image.py); here the head is the protocol's.
     """
 
-    bottleneck: int = 64
+    bottleneck: Count = 64
     scale: float = 0.1
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.bottleneck < 1:
-            raise ValueError("bottleneck must be at least 1")
+    dropout: Rate = 0.1
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from ...errors import Unsupported
 from ...registry import METHODS
 from ..method import Method
 from ..parts.bottleneck import quick_gelu
+from ..ranges import NOT_EMPTY, Count, Rate
 
 ConvInit = Literal["identity", "xavier"]
 
@@ -83,15 +84,11 @@ class Convpass(Method):
     h = 8 in the identity and the 14x14 grid written into it (convpass/vtab/convpass.py); any grid works here.
     """
 
-    bottleneck: int = 8
+    bottleneck: Count = 8
     scale: float = 1.0
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     conv_init: ConvInit = "identity"
-    targets: tuple[Literal["attention", "mlp"], ...] = ("attention", "mlp")
-
-    def __post_init__(self) -> None:
-        if self.bottleneck < 1 or not self.targets:
-            raise ValueError("bottleneck must be at least 1 and targets must name a branch")
+    targets: Annotated[tuple[Literal["attention", "mlp"], ...], NOT_EMPTY] = ("attention", "mlp")
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

@@ -12,6 +12,7 @@ from ...backbones import Anatomy, Insert
 from ...registry import METHODS
 from ..method import Method
 from ..parts.prompts import around
+from ..ranges import Count, Rate
 from .vpt import add_shallow_prompts
 
 
@@ -83,14 +84,10 @@ class GatedVPT(Method):
     version: ClassVar[int] = 2
     identity_at_start: ClassVar[bool] = False
 
-    prompt_length: int = 100
+    prompt_length: Count = 100
     gate_logit: float = -5.0
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     read_out: Literal["backbone", "mean"] = "backbone"
-
-    def __post_init__(self) -> None:
-        if self.prompt_length < 1:
-            raise ValueError("prompt_length must be at least 1")
 
     def adapt(self, anatomy: Anatomy) -> None:
         blocks = anatomy.blocks

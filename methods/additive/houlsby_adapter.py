@@ -11,6 +11,7 @@ from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
 from ..parts.bottleneck import Activation, Bottleneck
+from ..ranges import Count, Rate
 from ..selective.layernorm import LayerNormTuning
 
 
@@ -30,14 +31,10 @@ class HoulsbyAdapter(Method):
 
     identity_at_start: ClassVar[bool] = False
 
-    bottleneck: int = 64
+    bottleneck: Count = 64
     activation: Activation = "gelu_tanh"
-    dropout: float = 0.0
+    dropout: Rate = 0.0
     train_norms: bool = True
-
-    def __post_init__(self) -> None:
-        if self.bottleneck < 1:
-            raise ValueError("bottleneck must be at least 1")
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

@@ -13,6 +13,7 @@ from ...backbones import Anatomy, Insert
 from ...errors import Unsupported
 from ...registry import METHODS
 from ..method import Method
+from ..ranges import Count, Rate
 
 KERNELS = (3, 5, 7)
 REACH = max(KERNELS) // 2
@@ -87,12 +88,8 @@ class Mona(Method):
 
     identity_at_start: ClassVar[bool] = False
 
-    bottleneck: int = 64
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.bottleneck < 1:
-            raise ValueError("bottleneck must be at least 1")
+    bottleneck: Count = 64
+    dropout: Rate = 0.1
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

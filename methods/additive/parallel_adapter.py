@@ -11,6 +11,7 @@ from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
 from ..parts.bottleneck import Bottleneck
+from ..ranges import Count, Rate
 
 
 @METHODS.register("parallel_adapter", family="additive", tracks=("image", "openvocab", "video"))
@@ -26,13 +27,9 @@ class ParallelAdapter(Method):
     AdapterHub (ParBnConfig, modeling.py) always before it, as here. AdaptFormer is this with scale 0.1 and dropout.
     """
 
-    bottleneck: int | None = None
+    bottleneck: Count | None = None
     scale: float = 4.0
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.bottleneck is not None and self.bottleneck < 1:
-            raise ValueError("bottleneck must be at least 1")
+    dropout: Rate = 0.0
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

@@ -11,6 +11,7 @@ from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
 from ..parts.bottleneck import Activation, Bottleneck
+from ..ranges import Count, Rate
 
 
 @METHODS.register("pfeiffer_adapter", family="additive", tracks=("image", "openvocab", "video"))
@@ -26,14 +27,10 @@ class PfeifferAdapter(Method):
     (model/supernet_vision_transformer_timm.py). Its start is not the identity; here W1 is Xavier's and W2 zero.
     """
 
-    bottleneck: int = 8
+    bottleneck: Count = 8
     activation: Activation = "quick_gelu"
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     reads: Literal["output", "output+residual"] = "output"
-
-    def __post_init__(self) -> None:
-        if self.bottleneck < 1:
-            raise ValueError("bottleneck must be at least 1")
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

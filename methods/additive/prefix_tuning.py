@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...backbones import Anatomy, Insert
 from ...registry import METHODS
 from ..method import Method
+from ..ranges import Count
 
 
 class Prefix(Insert):
@@ -72,13 +73,9 @@ class PrefixTuning(Method):
 
     identity_at_start: ClassVar[bool] = False
 
-    prompt_length: int = 10
+    prompt_length: Count = 10
     reparameterized: bool = False
-    hidden: int = 512
-
-    def __post_init__(self) -> None:
-        if self.prompt_length < 1 or self.hidden < 1:
-            raise ValueError("prompt_length and hidden must be at least 1")
+    hidden: Count = 512
 
     def adapt(self, anatomy: Anatomy) -> None:
         blocks = anatomy.blocks

@@ -13,6 +13,7 @@ from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
 from ..parts.prompts import Prompts, add_prompts
+from ..ranges import Count, Rate
 
 
 class UniformPrompts(Prompts):
@@ -55,12 +56,8 @@ class VPTShallow(Method):
     version: ClassVar[int] = 2
     identity_at_start: ClassVar[bool] = False
 
-    prompt_length: int = 10
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.prompt_length < 1:
-            raise ValueError("prompt_length must be at least 1")
+    prompt_length: Count = 10
+    dropout: Rate = 0.0
 
     def adapt(self, anatomy: Anatomy) -> None:
         add_shallow_prompts(anatomy, self.prompt_length, self.dropout)
@@ -80,12 +77,8 @@ class VPTDeep(Method):
     version: ClassVar[int] = 2
     identity_at_start: ClassVar[bool] = False
 
-    prompt_length: int = 10
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.prompt_length < 1:
-            raise ValueError("prompt_length must be at least 1")
+    prompt_length: Count = 10
+    dropout: Rate = 0.0
 
     def adapt(self, anatomy: Anatomy) -> None:
         length, prefix, blocks = self.prompt_length, anatomy.prefix_tokens, anatomy.blocks

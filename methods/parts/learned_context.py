@@ -11,6 +11,7 @@ from ...backbones import Anatomy, TextTower
 from ..adapted_model import AdaptedModel
 from ..classifiers import OpenVocabularyClassifier
 from ..method import Method
+from ..ranges import Count
 from .context_prompt import ContextPrompt, embedded_words, opening
 from .taught_prompt import TaughtPrompt
 
@@ -19,11 +20,7 @@ from .taught_prompt import TaughtPrompt
 class ContextMethod(Method):
     """Base: a learned context of `n_ctx` vectors; `prompt` says what it is part of."""
 
-    n_ctx: int = 4
-
-    def __post_init__(self) -> None:
-        if self.n_ctx < 1:
-            raise ValueError("n_ctx must be at least 1")
+    n_ctx: Count = 4
 
     def prompt(self, text: TextTower) -> ContextPrompt:
         """What makes the text tower's input from class names."""
@@ -53,13 +50,8 @@ class DeepContextMethod(ContextMethod):
 
     identity_at_start: ClassVar[bool] = False
 
-    depth: int = 9
+    depth: Count = 9
     init_words: str = "a photo of a"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.depth < 1:
-            raise ValueError("depth must be at least 1")
 
     def prompt(self, text: TextTower) -> ContextPrompt:
         context, words = opening(text, self.init_words, self.n_ctx)

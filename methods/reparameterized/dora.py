@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from ...backbones import Affine, Anatomy, Insert
 from ...registry import METHODS
 from ..method import Method
 from ..parts.low_rank import LowRank, Projection
+from ..ranges import NOT_EMPTY, Count, Rate
 
 
 class Magnitude(Insert):
@@ -58,14 +59,10 @@ class DoRA(Method):
     inputs of the frozen W in the magnitude's term, here only the low-rank branch's are dropped.
     """
 
-    rank: int = 8
+    rank: Count = 8
     alpha: float = 8.0
-    dropout: float = 0.0
-    targets: tuple[Projection, ...] = ("q", "v")
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or not self.targets:
-            raise ValueError("rank must be at least 1 and targets must name a projection")
+    dropout: Rate = 0.0
+    targets: Annotated[tuple[Projection, ...], NOT_EMPTY] = ("q", "v")
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Context, Method, Variant
 from ..parts.low_rank import LowRank, Projection
+from ..ranges import NOT_EMPTY, Count, Rate
 
 if TYPE_CHECKING:
     from ...tasks import Targets
@@ -75,15 +76,11 @@ class DyLoRA(Method):
 
     looks_at_images: ClassVar[bool] = False
 
-    rank: int = 8
+    rank: Count = 8
     alpha: float = 8.0
-    dropout: float = 0.0
-    targets: tuple[Projection, ...] = ("q", "v")
+    dropout: Rate = 0.0
+    targets: Annotated[tuple[Projection, ...], NOT_EMPTY] = ("q", "v")
     frozen: bool = True
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or not self.targets:
-            raise ValueError("rank must be at least 1 and targets must name a projection")
 
     def adapt(self, anatomy: Anatomy) -> None:
         self._random = Random(torch.initial_seed())  # here, when a run has set its seed

@@ -11,6 +11,7 @@ from ...backbones import Affine, Anatomy
 from ...registry import METHODS
 from ..method import Method
 from ..parts.chunked_core import ChunkedCore, OuterFactors
+from ..ranges import Count, Rate
 
 
 class TuckerFactors(OuterFactors):
@@ -77,13 +78,9 @@ class FacTTK(Method):
     are not slices but mixtures of four; that is kept, for the published numbers are this function's.
     """
 
-    rank: int = 32
+    rank: Count = 32
     scale: float = 1.0
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError("rank must be at least 1")
+    dropout: Rate = 0.1
 
     def adapt(self, anatomy: Anatomy) -> None:
         places = [

@@ -10,6 +10,7 @@ from ...backbones import Affine, Anatomy
 from ...registry import METHODS
 from ..method import Method
 from ..parts.chunked_core import ChunkedCore, OuterFactors
+from ..ranges import Count, Rate
 
 
 class TrainCore(ChunkedCore):
@@ -39,13 +40,9 @@ class FacTTT(Method):
     Dropout is on S's output. The paper chooses the rank (up to 16) and `scale` (0.01 to 100) per dataset.
     """
 
-    rank: int = 16
+    rank: Count = 16
     scale: float = 1.0
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError("rank must be at least 1")
+    dropout: Rate = 0.1
 
     def adapt(self, anatomy: Anatomy) -> None:
         places = [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
 from ..parts.low_rank import LowRank, Projection
+from ..ranges import NOT_EMPTY, Count, Rate
 
 
 @METHODS.register("lora", family="reparameterized", tracks=("image", "openvocab", "video"))
@@ -26,14 +28,10 @@ class LoRA(Method):
     call LoRA (one A shared by q, k and v) is another method.
     """
 
-    rank: int = 8
+    rank: Count = 8
     alpha: float = 8.0
-    dropout: float = 0.0
-    targets: tuple[Projection, ...] = ("q", "v")
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or not self.targets:
-            raise ValueError("rank must be at least 1 and targets must name a projection")
+    dropout: Rate = 0.0
+    targets: Annotated[tuple[Projection, ...], NOT_EMPTY] = ("q", "v")
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ...backbones import Anatomy, WeightDelta
 from ...registry import METHODS
 from ..method import Method
+from ..ranges import Count, Rate
 
 
 class SharedDownDelta(WeightDelta):
@@ -47,12 +48,8 @@ class LoRAFused(Method):
     its own mask.
     """
 
-    rank: int = 8
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError("rank must be at least 1")
+    rank: Count = 8
+    dropout: Rate = 0.1
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from ...backbones import Anatomy, Insert
 from ...errors import Unsupported
 from ...registry import METHODS
 from ..method import Method
+from ..ranges import NOT_EMPTY, Count, Rate
 
 
 class LinearAdapter(Insert):
@@ -64,17 +65,16 @@ class RepAdapter(Method):
     can be folded: the padding, zeros in front of qkv, would be shifted too.
     """
 
-    bottleneck: int = 8
-    groups: int = 2
+    bottleneck: Count = 8
+    groups: Count = 2
     scale: float = 1.0
-    dropout: float = 0.1
-    targets: tuple[Literal["attention", "mlp"], ...] = ("attention", "mlp")
+    dropout: Rate = 0.1
+    targets: Annotated[tuple[Literal["attention", "mlp"], ...], NOT_EMPTY] = ("attention", "mlp")
 
     def __post_init__(self) -> None:
-        if self.bottleneck < 1 or self.groups < 1 or self.bottleneck % self.groups:
-            raise ValueError("bottleneck and groups must be at least 1, and bottleneck a multiple of groups")
-        if not self.targets:
-            raise ValueError("targets must name a branch")
+        super().__post_init__()
+        if self.bottleneck % self.groups:
+            raise ValueError(f"bottleneck={self.bottleneck} must be a multiple of groups={self.groups}")
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

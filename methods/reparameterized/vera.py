@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from ...backbones import Anatomy, WeightDelta
 from ...registry import METHODS
 from ..method import Method
 from ..parts.low_rank import Projection
+from ..ranges import NOT_EMPTY, Count, Rate
 
 
 class RandomProjections(nn.Module):
@@ -79,15 +81,11 @@ class VeRA(Method):
     saved. As there, they are as large as the largest target.
     """
 
-    rank: int = 256
+    rank: Count = 256
     d_initial: float = 0.1
-    dropout: float = 0.0
-    targets: tuple[Projection, ...] = ("q", "v")
+    dropout: Rate = 0.0
+    targets: Annotated[tuple[Projection, ...], NOT_EMPTY] = ("q", "v")
     projection_seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or not self.targets:
-            raise ValueError("rank must be at least 1 and targets must name a projection")
 
     def adapt(self, anatomy: Anatomy) -> None:
         linears = [linear for block in anatomy.blocks for linear in block.linears(self.targets)]

@@ -15,7 +15,7 @@ def test_show_a_method(invoke: Run) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert ended.lines[0] == "lora"
     assert "arXiv:2106.09685" in ended.out
-    for line in ("family: reparameterized", "tracks: image, openvocab, video", "--set method.rank=8"):
+    for line in ("family: reparameterized", "tracks: image, openvocab, video", "--set method.rank=8  # at least 1"):
         assert line in ended.lines
     assert "origin: peftmark.methods.reparameterized.lora" in ended.lines
     assert any(line.startswith("version: ") for line in ended.lines)

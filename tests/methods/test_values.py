@@ -168,9 +168,9 @@ def test_frame_mean_is_blind_to_order_and_equals_the_image_model_on_a_still() ->
     [
         ("lora", {"rnak": 4}, "did you mean rank"),
         ("lora", {"rank": "four"}, "not valid"),
-        ("lora", {"rank": 0}, "at least 1"),
+        ("lora", {"rank": 0}, "Expected `int` >= 1"),
         ("lora", {"targets": ["w"]}, "not valid"),
-        ("vpt_deep", {"prompt_length": 0}, "at least 1"),
+        ("vpt_deep", {"prompt_length": 0}, "Expected `int` >= 1"),
         ("frame_mean", {"image_method": "coop"}, "not an image method"),
         ("lorra", {}, "did you mean lora"),
     ],

@@ -10,6 +10,7 @@ from ...registry import METHODS
 from ..additive.parallel_adapter import ParallelAdapter
 from ..additive.prefix_tuning import PrefixTuning
 from ..method import Method
+from ..ranges import Count, Rate
 
 
 @METHODS.register("mam_adapter", family="hybrid", tracks=("image", "openvocab", "video"))
@@ -27,15 +28,12 @@ class MAMAdapter(Method):
 
     identity_at_start: ClassVar[bool] = False
 
-    prompt_length: int = 30
-    bottleneck: int = 512
+    prompt_length: Count = 30
+    bottleneck: Count = 512
     scale: float = 4.0
-    dropout: float = 0.0
+    dropout: Rate = 0.0
     reparameterized: bool = False
-    hidden: int = 800
-
-    def __post_init__(self) -> None:
-        self.parts()  # each checks its own sizes
+    hidden: Count = 800
 
     def parts(self) -> tuple[PrefixTuning, ParallelAdapter]:
         return (

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from ..method import Context, Method, Phase
 from ..parts.bottleneck import Bottleneck, quick_gelu
 from ..parts.evolution import Architecture, Evolution, Space
 from ..parts.prompts import DropPrompts, Prompts, add_prompts
+from ..ranges import NOT_EMPTY, Count, Rate, Share
 from ..reparameterized.lora_fused import SharedDownDelta
 
 if TYPE_CHECKING:
@@ -102,27 +103,22 @@ class NOAH(Method):
     identity_at_start: ClassVar[bool] = False
     looks_at_images: ClassVar[bool] = False
 
-    widths: tuple[int, ...] = (1, 5, 10)
-    depths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    widths: Annotated[tuple[Count, ...], NOT_EMPTY] = (1, 5, 10)
+    depths: Annotated[tuple[Share, ...], NOT_EMPTY] = (0.25, 0.5, 0.75, 1.0)
     limit: int = 640_000
     supernet_epochs: float = 5.0
-    generations: int = 15
-    population: int = 50
-    parents: int = 10
+    generations: Count = 15
+    population: Count = 50
+    parents: Count = 10
     mutations: int = 25
     crossovers: int = 25
     width_rate: float = 0.2
     depth_rate: float = 0.4
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     architecture: Architecture | None = None
 
     def __post_init__(self) -> None:
-        if not self.widths or min(self.widths) < 1:
-            raise ValueError("widths must be at least 1")
-        if not self.depths or min(self.depths) <= 0 or max(self.depths) > 1:
-            raise ValueError("depths must be above 0 and at most 1, shares of the blocks")
-        if min(self.generations, self.population, self.parents) < 1:
-            raise ValueError("generations, population and parents must be at least 1")
+        super().__post_init__()
         self._chosen = self.architecture
         self._random: Random | None = None  # of the supernet's draws, while it trains
 

@@ -13,6 +13,7 @@ from ..additive.prefix_tuning import MlpPrefix, PrefixTrunk
 from ..method import Method
 from ..parts.bottleneck import Bottleneck
 from ..parts.low_rank import LowRank
+from ..ranges import Count
 
 INIT_STD = 0.02
 """BERT's initializer range, which the official code draws all but LoRA from."""
@@ -94,15 +95,10 @@ class UniPELT(Method):
 
     identity_at_start: ClassVar[bool] = False
 
-    prompt_length: int = 10
-    hidden: int = 512
-    bottleneck: int | None = None
-    rank: int = 8
-
-    def __post_init__(self) -> None:
-        sizes = (self.prompt_length, self.hidden, self.rank, 1 if self.bottleneck is None else self.bottleneck)
-        if min(sizes) < 1:
-            raise ValueError("prompt_length, hidden, bottleneck and rank must be at least 1")
+    prompt_length: Count = 10
+    hidden: Count = 512
+    bottleneck: Count | None = None
+    rank: Count = 8
 
     def adapt(self, anatomy: Anatomy) -> None:
         blocks = anatomy.blocks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from ...errors import Unsupported
 from ...registry import METHODS
 from ..method import Method
 from ..parts.bottleneck import Bottleneck
+from ..ranges import NOT_EMPTY, Positive, Rate
 
 
 class ClipAdapter(Bottleneck):
@@ -99,15 +100,11 @@ class AIM(Method):
     scale), T reads it unscaled.
     """
 
-    ratio: float = 0.25
+    ratio: Positive = 0.25
     scale: float = 0.5
     temporal_adapters: Literal[1, 2] = 1
-    drop_path: float = 0.2
-    steps: tuple[Step, ...] = ("spatial", "temporal", "joint")
-
-    def __post_init__(self) -> None:
-        if self.ratio <= 0 or not 0 <= self.drop_path < 1 or not self.steps:
-            raise ValueError("ratio must be above 0, drop_path in [0, 1), and steps must name one")
+    drop_path: Rate = 0.2
+    steps: Annotated[tuple[Step, ...], NOT_EMPTY] = ("spatial", "temporal", "joint")
 
     def adapt(self, anatomy: Anatomy) -> None:
         frames, blocks = anatomy.clip_length, anatomy.blocks

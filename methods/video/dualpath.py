@@ -14,6 +14,7 @@ from ...errors import Unsupported
 from ...registry import METHODS
 from ..method import Method
 from ..parts.bottleneck import Bottleneck
+from ..ranges import Count, Positive, Rate
 from ..selective.spt import CLASS_TOKENS
 
 if TYPE_CHECKING:
@@ -146,16 +147,10 @@ class DualPath(Method):
 
     identity_at_start: ClassVar[bool] = False
 
-    ratio: float = 0.25
-    grid: int = 4
-    spatial_frames: int = 8
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.ratio <= 0 or not 0 <= self.dropout < 1:
-            raise ValueError("ratio must be above 0 and dropout in [0, 1)")
-        if self.grid < 1 or self.spatial_frames < 1:
-            raise ValueError("grid and spatial_frames must be at least 1")
+    ratio: Positive = 0.25
+    grid: Count = 4
+    spatial_frames: Count = 8
+    dropout: Rate = 0.1
 
     def adapt(self, anatomy: Anatomy) -> None:
         sizes, blocks = self._images(anatomy.clip_length), anatomy.blocks

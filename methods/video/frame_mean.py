@@ -24,6 +24,7 @@ class FrameMean(Method):
     image_config: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if "image" not in METHODS.entry(self.image_method).metadata["tracks"]:
             raise ValueError(f"image_method={self.image_method!r} is not an image method")
         if METHODS[self.image_method].needs_batches:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from ...backbones import Anatomy, Insert
 from ...errors import Unsupported
 from ...registry import METHODS
 from ..method import Method
+from ..ranges import NOT_EMPTY, Count
 
 
 class SpatioTemporalAdapter(Insert):
@@ -93,18 +94,15 @@ class STAdapter(Method):
 
     identity_at_start: ClassVar[bool] = False
 
-    bottleneck: int = 384
-    kernel: tuple[int, int, int] = (3, 1, 1)
-    targets: tuple[Literal["attention", "mlp"], ...] = ("mlp",)
-    layers: int | None = None
+    bottleneck: Count = 384
+    kernel: tuple[Count, Count, Count] = (3, 1, 1)
+    targets: Annotated[tuple[Literal["attention", "mlp"], ...], NOT_EMPTY] = ("mlp",)
+    layers: Count | None = None
 
     def __post_init__(self) -> None:
-        if self.bottleneck < 1 or not self.targets:
-            raise ValueError("bottleneck must be at least 1 and targets must name a branch")
-        if self.layers is not None and self.layers < 1:
-            raise ValueError("layers must be at least 1")
-        if any(size < 1 or size % 2 == 0 for size in self.kernel):
-            raise ValueError("kernel must be odd along frames, rows and columns")
+        super().__post_init__()
+        if any(size % 2 == 0 for size in self.kernel):
+            raise ValueError(f"kernel={self.kernel} must be odd along frames, rows and columns")
 
     def adapt(self, anatomy: Anatomy) -> None:
         frames, blocks = anatomy.clip_length, anatomy.blocks

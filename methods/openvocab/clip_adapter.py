@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...backbones import Anatomy, Insert
 from ...registry import METHODS
 from ..method import Method
+from ..ranges import Count
 
 
 class FeatureAdapter(Insert):
@@ -40,12 +42,8 @@ class CLIPAdapter(Method):
 
     identity_at_start: ClassVar[bool] = False
 
-    reduction: int = 4
-    ratio: float = 0.2
-
-    def __post_init__(self) -> None:
-        if self.reduction < 1 or not 0 <= self.ratio <= 1:
-            raise ValueError("reduction must be at least 1 and ratio between 0 and 1")
+    reduction: Count = 4
+    ratio: Annotated[float, Meta(ge=0, le=1)] = 0.2
 
     def adapt(self, anatomy: Anatomy) -> None:
         text = anatomy.text_tower()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from ...backbones import Anatomy, Block
 from ...registry import METHODS
 from ..method import Method
 from ..parts.logit_scale import add_logit_scale
 from ..parts.low_rank import LowRank, Projection
+from ..ranges import NOT_EMPTY, Count, Positive, Rate
 
 Position = Literal["all", "bottom", "mid", "up", "half-bottom", "half-up", "top3"]
 
@@ -54,19 +55,13 @@ class CLIPLoRA(Method):
 
     version: ClassVar[int] = 2
 
-    rank: int = 2
+    rank: Count = 2
     alpha: float = 1.0
-    dropout: float = 0.25
-    targets: tuple[Projection, ...] = ("q", "k", "v")
+    dropout: Rate = 0.25
+    targets: Annotated[tuple[Projection, ...], NOT_EMPTY] = ("q", "k", "v")
     encoder: Literal["both", "vision", "text"] = "both"
     position: Position = "all"
-    logit_scale: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or not self.targets:
-            raise ValueError("rank must be at least 1 and targets must name a projection")
-        if self.logit_scale is not None and self.logit_scale <= 0:
-            raise ValueError("logit_scale must be above 0")
+    logit_scale: Positive | None = None
 
     def adapt(self, anatomy: Anatomy) -> None:
         text = anatomy.text_tower()

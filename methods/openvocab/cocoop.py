@@ -11,6 +11,7 @@ from ...backbones import PackedTexts, TextTower
 from ...registry import METHODS
 from ..parts.context_prompt import ContextPrompt
 from ..parts.learned_context import WordsMethod
+from ..ranges import Count
 
 
 class ConditionalPrompt(ContextPrompt):
@@ -55,12 +56,7 @@ class CoCoOp(WordsMethod):
 
     identity_at_start: ClassVar[bool] = False
 
-    reduction: int = 16
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.reduction < 1:
-            raise ValueError("reduction must be at least 1")
+    reduction: Count = 16
 
     def prompt(self, text: TextTower) -> ContextPrompt:
         hidden = max(text.embed_dim // self.reduction, 1)

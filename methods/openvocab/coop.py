@@ -9,6 +9,7 @@ from ...backbones import TextTower
 from ...registry import METHODS
 from ..parts.context_prompt import ContextPrompt, Position
 from ..parts.learned_context import WordsMethod
+from ..ranges import Count
 
 
 @METHODS.register("coop", family="openvocab", tracks=("openvocab",))
@@ -23,7 +24,7 @@ class CoOp(WordsMethod):
 
     identity_at_start: ClassVar[bool] = False
 
-    n_ctx: int = 16
+    n_ctx: Count = 16
     init_words: str = ""
     class_token_position: Position = "end"
     class_specific: bool = False

@@ -8,6 +8,7 @@ from ...backbones import Anatomy
 from ...registry import METHODS
 from ..parts.deep_prompts import add_independent_prompts
 from ..parts.learned_context import DeepContextMethod
+from ..ranges import Count, Natural
 
 
 @METHODS.register("ivlp", family="openvocab", tracks=("openvocab",))
@@ -30,17 +31,10 @@ class IVLP(DeepContextMethod):
     ViT-B/16 (2 · 12 · (512 + 768)); 46,080 with 4 and 4 tokens and depth 9.
     """
 
-    n_ctx: int = 2
-    prompt_length: int = 2
-    depth: int = 12
-    image_depth: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.prompt_length < 1:
-            raise ValueError("prompt_length must be at least 1")
-        if self.image_depth is not None and self.image_depth < 0:
-            raise ValueError("image_depth must not be negative")
+    n_ctx: Count = 2
+    prompt_length: Count = 2
+    depth: Count = 12
+    image_depth: Natural | None = None
 
     def adapt(self, anatomy: Anatomy) -> None:
         super().adapt(anatomy)

@@ -13,6 +13,7 @@ from ..adapted_model import AdaptedModel
 from ..method import Context
 from ..parts.learned_context import WordsMethod, answer, learned, teacher
 from ..parts.taught_prompt import TaughtPrompt
+from ..ranges import NotNegative
 
 if TYPE_CHECKING:
     from ...tasks import Targets
@@ -37,12 +38,7 @@ class KgCoOp(WordsMethod):
 
     looks_at_images: ClassVar[bool] = False
 
-    weight: float = 8.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.weight < 0:
-            raise ValueError("weight must not be negative")
+    weight: NotNegative = 8.0
 
     def prompt(self, text: TextTower) -> TaughtPrompt:
         return TaughtPrompt(text, self.context(text), text.templates)

@@ -14,6 +14,7 @@ from ..parts.context_prompt import ContextPrompt
 from ..parts.deep_prompts import TextPrompts, add_text_prompts
 from ..parts.learned_context import DeepContextMethod
 from ..parts.prompts import Prompts, add_prompts
+from ..ranges import Count
 
 
 class CoupledPrompts(Prompts):
@@ -55,7 +56,7 @@ class MaPLe(DeepContextMethod):
     widths written into it and so works on this size only.
     """
 
-    n_ctx: int = 2
+    n_ctx: Count = 2
 
     def adapt(self, anatomy: Anatomy) -> None:
         super().adapt(anatomy)

@@ -17,6 +17,7 @@ from ..method import Context
 from ..parts.context_prompt import embedded_words
 from ..parts.learned_context import ContextMethod, compared, learned, teacher
 from ..parts.taught_prompt import TaughtPrompt
+from ..ranges import Count, NotNegative, Positive
 
 if TYPE_CHECKING:
     from ...tasks import Targets
@@ -57,14 +58,12 @@ class ProGrad(ContextMethod):
     identity_at_start: ClassVar[bool] = False
     looks_at_images: ClassVar[bool] = False
 
-    n_ctx: int = 16
-    temperature: float = 1.0
-    weight: float = 1.0
+    n_ctx: Count = 16
+    temperature: Positive = 1.0
+    weight: NotNegative = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.temperature <= 0:
-            raise ValueError("temperature must be above 0")
         self._general: dict[str, Tensor] = {}  # g_kl of the step, by parameter
 
     def prompt(self, text: TextTower) -> TaughtPrompt:

@@ -20,6 +20,7 @@ from ..parts.imagenet_templates import IMAGENET_TEMPLATES
 from ..parts.learned_context import DeepContextMethod, answer, learned, teacher
 from ..parts.prompts import without_prompts
 from ..parts.taught_prompt import TaughtPrompt
+from ..ranges import Count, NotNegative, Positive
 
 if TYPE_CHECKING:
     from ...tasks import Targets
@@ -56,19 +57,15 @@ class PromptSRC(DeepContextMethod):
 
     looks_at_images: ClassVar[bool] = False
 
-    prompt_length: int = 4
-    text_weight: float = 25.0
-    image_weight: float = 10.0
+    prompt_length: Count = 4
+    text_weight: NotNegative = 25.0
+    image_weight: NotNegative = 10.0
     gpa_mean: float = 0.75
-    gpa_std: float = 0.05
+    gpa_std: Positive = 0.05
     teacher_templates: Literal["imagenet", "task"] = "imagenet"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.prompt_length < 1:
-            raise ValueError("prompt_length must be at least 1")
-        if self.gpa_std <= 0 or min(self.text_weight, self.image_weight) < 0:
-            raise ValueError("gpa_std must be above 0, text_weight and image_weight not negative")
         self._average: dict[str, Tensor] = {}  # of the epochs so far, by parameter
 
     def prompt(self, text: TextTower) -> TaughtPrompt:

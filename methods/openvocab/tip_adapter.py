@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,8 +19,10 @@ from ..adapted_model import AdaptedModel
 from ..classifiers import OpenVocabularyClassifier
 from ..method import Batches, Method, Phase, Views
 from ..parts.logit_scale import add_logit_scale
+from ..ranges import Count, Natural, Positive
 
 SEARCH_START = 0.1
+SearchEnd = Annotated[float, Meta(gt=SEARCH_START)]
 
 
 class KeyValueCache(LogitInsert):
@@ -100,16 +103,13 @@ class TipAdapter(Method):
 
     alpha: float = 1.0
     beta: float = 5.5
-    augmentations: int = 10
-    search: tuple[int, int] = (20, 20)
-    search_end: tuple[float, float] = (3.0, 7.0)
-    logit_scale: float | None = None
+    augmentations: Count = 10
+    search: tuple[Natural, Natural] = (20, 20)
+    search_end: tuple[SearchEnd, SearchEnd] = (3.0, 7.0)
+    logit_scale: Positive | None = None
 
     def __post_init__(self) -> None:
-        if self.augmentations < 1 or min(self.search) < 0:
-            raise ValueError("augmentations must be at least 1, and search two numbers of grid points")
-        if min(self.search_end) <= SEARCH_START or (self.logit_scale is not None and self.logit_scale <= 0):
-            raise ValueError(f"search_end must be two numbers above {SEARCH_START}, and logit_scale above 0")
+        super().__post_init__()
         self._chosen: dict[str, Any] = {}
 
     def adapt(self, anatomy: Anatomy) -> None:
@@ -179,12 +179,7 @@ class TipAdapterF(TipAdapter):
 
     trains_keys: ClassVar[bool] = True
 
-    epsilon_of_adamw: float = 1e-4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.epsilon_of_adamw <= 0:
-            raise ValueError("epsilon_of_adamw must be above 0")
+    epsilon_of_adamw: Positive = 1e-4
 
     def epsilon(self) -> float:
         return self.epsilon_of_adamw

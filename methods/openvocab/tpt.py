@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Annotated, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from ..adapted_model import AdaptedModel
 from ..classifiers import OpenVocabularyClassifier
 from ..method import Method, Phase, Views
 from ..parts.context_prompt import ContextPrompt, embedded_words
+from ..ranges import NOT_EMPTY, Count, Natural, Share
 
 
 @METHODS.register("tpt", family="openvocab", tracks=("openvocab",))
@@ -31,16 +32,12 @@ class TPT(Method):
     not on ImageNet and its variants, whose ids are one letter (``augmix=len(set_id)>1``, tpt_classification.py).
     """
 
-    views: int = 64
-    selected: float = 0.1
-    steps: int = 1
+    views: Count = 64
+    selected: Share = 0.1
+    steps: Natural = 1
     learning_rate: float = 5e-3
-    init_words: str = "a photo of a"
+    init_words: Annotated[str, NOT_EMPTY] = "a photo of a"
     augmix: bool = False
-
-    def __post_init__(self) -> None:
-        if self.views < 1 or self.steps < 0 or not 0 < self.selected <= 1 or not self.init_words:
-            raise ValueError("views at least 1, steps at least 0, selected above 0 and at most 1, and some init_words")
 
     def adapt(self, anatomy: Anatomy) -> None:
         text = anatomy.text_tower()

@@ -175,11 +175,11 @@ def test_tip_adapter_f_s_first_step_with_the_official_epsilon() -> None:
 @pytest.mark.parametrize(
     ("method", "config", "message"),
     [
-        ("tip_adapter", {"search_end": (0.1, 7)}, "search_end must be two numbers above 0.1"),
-        ("tip_adapter", {"logit_scale": -1}, "logit_scale above 0"),
-        ("clip_lora", {"logit_scale": 0}, "logit_scale must be above 0"),
+        ("tip_adapter", {"search_end": (0.1, 7)}, r"search_end=\(0.1, 7\) is not valid: Expected `float` > 0.1"),
+        ("tip_adapter", {"logit_scale": -1}, "logit_scale=-1 is not valid: Expected `float` > 0.0"),
+        ("clip_lora", {"logit_scale": 0}, "logit_scale=0 is not valid: Expected `float` > 0.0"),
         ("clip_lora", {"encoder": "image"}, "encoder"),
-        ("tip_adapter_f", {"epsilon_of_adamw": 0}, "epsilon_of_adamw must be above 0"),
+        ("tip_adapter_f", {"epsilon_of_adamw": 0}, "epsilon_of_adamw=0 is not valid: Expected `float` > 0.0"),
     ],
 )
 def test_values_out_of_range(method: str, config: dict[str, object], message: str) -> None:

@@ -112,9 +112,3 @@ def top_entries(scores: Scores, k: int) -> dict[str, Tensor]:
     mask[flat.topk(min(k, len(flat))).indices] = True
     parts = (mask & (flat > 0)).split([score.numel() for score in scores.values()])
     return {name: part.view_as(score) for (name, score), part in zip(scores.items(), parts, strict=True)}
-
-
-def check_share(keep: float) -> None:
-    """Raises ValueError unless `keep` is a share."""
-    if not 0 < keep <= 1:
-        raise ValueError("keep must be a share: above 0, at most 1")

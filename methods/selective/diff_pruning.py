@@ -13,7 +13,8 @@ from torch.func import functional_call
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Batches
-from ..parts.scoring import check_share, draw, entries_to_keep, observing, top_entries
+from ..parts.scoring import draw, entries_to_keep, observing, top_entries
+from ..ranges import Count, NotNegative, Positive, Share
 from ..scoring_method import Scores, ScoringMethod, Selection
 
 LOWER, UPPER = -1.5, 1.5
@@ -48,21 +49,14 @@ class DiffPruning(ScoringMethod):
 
     identity_at_start: ClassVar[bool] = False
 
-    keep: float = 0.005
-    penalty: float = 1.25e-7
+    keep: Share = 0.005
+    penalty: NotNegative = 1.25e-7
     structured: bool = True
     gate_init: float = 5.0
-    gate_rate: float = 0.1
-    epochs: int = 3
-    batch_size: int = 8
-    learning_rate: float = 1e-4
-
-    def __post_init__(self) -> None:
-        check_share(self.keep)
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError("epochs and batch_size must be at least 1")
-        if self.penalty < 0 or self.gate_rate < 0 or self.learning_rate <= 0:
-            raise ValueError("penalty and gate_rate must not be negative, learning_rate must be above 0")
+    gate_rate: NotNegative = 0.1
+    epochs: Count = 3
+    batch_size: Count = 8
+    learning_rate: Positive = 1e-4
 
     def choose(self, model: AdaptedModel, scores: Scores) -> Selection:
         return top_entries(scores, entries_to_keep(model, self.keep))

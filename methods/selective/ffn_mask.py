@@ -9,8 +9,8 @@ from ...errors import Unsupported
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Batches
-from ..parts.scoring import check_share
 from ..parts.units import Score, Units, choose_units, entry_scores
+from ..ranges import Share
 from ..scoring_method import Scores, ScoringMethod, Selection
 
 
@@ -24,11 +24,8 @@ class FfnMask(ScoringMethod):
     default. The score is `head_mask`'s, summed over a node's entries; the survey names no paper.
     """
 
-    keep: float = 0.02
+    keep: Share = 0.02
     score: Score = "gradient"
-
-    def __post_init__(self) -> None:
-        check_share(self.keep)
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Batches
-from ..parts.scoring import check_share, draw, entries_to_keep, squared_gradients, top_entries
+from ..parts.scoring import draw, entries_to_keep, squared_gradients, top_entries
+from ..ranges import Count, Share
 from ..scoring_method import Scores, ScoringMethod, Selection
 
 
@@ -27,13 +28,8 @@ class FishMask(ScoringMethod):
     than the budget where a backbone has parameters that do not reach the loss.
     """
 
-    keep: float = 0.005
-    samples: int = 1024
-
-    def __post_init__(self) -> None:
-        check_share(self.keep)
-        if self.samples < 1:
-            raise ValueError("samples must be at least 1")
+    keep: Share = 0.005
+    samples: Count = 1024
 
     def scores_of(self, model: AdaptedModel, batches: Batches) -> Scores:
         entries_to_keep(model, self.keep)  # too small a budget is refused before any scoring

@@ -14,6 +14,7 @@ from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Batches
 from ..parts.scoring import draw, gradients, observing
+from ..ranges import Count, Positive
 from ..scoring_method import Scores, ScoringMethod, Selection
 
 AREA, LOG_RATIO = (0.08, 1.0), math.log(4 / 3)
@@ -39,15 +40,9 @@ class GPS(ScoringMethod):
     colour jitter and greyscale too); here the crop is cut, without antialiasing, from the preprocessed image.
     """
 
-    connections: int = 1
-    temperature: float = 0.07
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        if self.connections < 1 or self.temperature <= 0:
-            raise ValueError("connections must be at least 1 and temperature above 0")
-        if self.batch_size < 1:
-            raise ValueError("batch_size must be at least 1")
+    connections: Count = 1
+    temperature: Positive = 0.07
+    batch_size: Count = 64
 
     def scores_of(self, model: AdaptedModel, batches: Batches) -> Scores:
         """Of the layers' weights: ``|Σ_batches ∂L/∂W|``."""

@@ -8,8 +8,8 @@ from ...backbones import Anatomy
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Batches
-from ..parts.scoring import check_share
 from ..parts.units import Score, Units, choose_units, entry_scores
+from ..ranges import Share
 from ..scoring_method import Scores, ScoringMethod, Selection
 
 
@@ -28,11 +28,8 @@ class HeadMask(ScoringMethod):
     head's output: how much the loss needs the head, not how much its weights would move.
     """
 
-    keep: float = 0.05
+    keep: Share = 0.05
     score: Score = "gradient"
-
-    def __post_init__(self) -> None:
-        check_share(self.keep)
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

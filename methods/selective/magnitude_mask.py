@@ -13,7 +13,8 @@ from torch import Tensor
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Batches
-from ..parts.scoring import check_share, draw, entries_to_keep, gradients, observing, top_entries
+from ..parts.scoring import draw, entries_to_keep, gradients, observing, top_entries
+from ..ranges import Count, NotNegative, Share
 from ..scoring_method import Scores, ScoringMethod, Selection
 
 if TYPE_CHECKING:
@@ -38,15 +39,10 @@ class MagnitudeMask(ScoringMethod):
     directions would otherwise decide the mask. No dropout, no running statistics change in the phase.
     """
 
-    keep: float = 0.005
-    steps: int = 16
-    batch_size: int = 32
-    learning_rate: float = 0.01
-
-    def __post_init__(self) -> None:
-        check_share(self.keep)
-        if self.steps < 1 or self.batch_size < 1 or self.learning_rate < 0:
-            raise ValueError("steps and batch_size must be at least 1, learning_rate not negative")
+    keep: Share = 0.005
+    steps: Count = 16
+    batch_size: Count = 32
+    learning_rate: NotNegative = 0.01
 
     def scores_of(self, model: AdaptedModel, batches: Batches) -> Scores:
         entries_to_keep(model, self.keep)  # too small a budget is refused before any scoring

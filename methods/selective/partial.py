@@ -8,6 +8,7 @@ from ...backbones import Anatomy
 from ...errors import Unsupported
 from ...registry import METHODS
 from ..method import Method
+from ..ranges import Count
 
 
 @METHODS.register("partial", family="selective", tracks=("image", "openvocab", "video"))
@@ -21,11 +22,7 @@ class Partial(Method):
     stages stays frozen, and so does a pooling by attention (SigLIP).
     """
 
-    k: int = 1
-
-    def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError("k must be at least 1")
+    k: Count = 1
 
     def adapt(self, anatomy: Anatomy) -> None:
         if self.k > len(anatomy.blocks):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,7 +18,8 @@ from ..adapted_model import AdaptedModel
 from ..method import Batches
 from ..parts.bottleneck import Bottleneck
 from ..parts.low_rank import LowRank
-from ..parts.scoring import check_share, draw, squared_gradients
+from ..parts.scoring import draw, squared_gradients
+from ..ranges import Count, Rate, Share
 from ..scoring_method import Scores, ScoringMethod, Selection
 
 CLASS_TOKENS = ("cls_token", "class_embedding")
@@ -104,21 +106,14 @@ class SPT(ScoringMethod):
 
     version: ClassVar[int] = 2
 
-    keep: float = 0.005
-    rank: int = 8
+    keep: Share = 0.005
+    rank: Count = 8
     structured: Literal["lora", "adapter"] = "lora"
-    dropout: float = 0.1
-    matrix_ratio: float = 10.0
-    vector_ratio: float = 5.0
-    score_batches: int = 16
+    dropout: Rate = 0.1
+    matrix_ratio: Annotated[float, Meta(ge=1)] = 10.0
+    vector_ratio: Annotated[float, Meta(ge=1)] = 5.0
+    score_batches: Count = 16
     proj_adapter: Literal["after", "beside"] = "after"
-
-    def __post_init__(self) -> None:
-        check_share(self.keep)
-        if self.rank < 1 or self.score_batches < 1:
-            raise ValueError("rank and score_batches must be at least 1")
-        if self.matrix_ratio < 1 or self.vector_ratio < 1:
-            raise ValueError("matrix_ratio and vector_ratio must be at least 1")
 
     def adapt(self, anatomy: Anatomy) -> None:
         _ = anatomy.blocks  # a backbone without them is refused before any scoring

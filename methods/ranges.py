@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from functools import cache
 from types import MappingProxyType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from weakref import WeakKeyDictionary
 
 from msgspec import Meta
 
@@ -44,11 +44,15 @@ _WORDS = {
 }
 
 
-@cache
+_read: WeakKeyDictionary[type, Mapping[str, Any]] = WeakKeyDictionary()
+
+
 def hyperparameters(kind: type) -> Mapping[str, Any]:
     """Types of a dataclass's fields, by name, with the ranges that are declared on them."""
-    hints = get_type_hints(kind, include_extras=True)
-    return MappingProxyType({item.name: hints[item.name] for item in fields(kind) if item.init})
+    if kind not in _read:
+        hints = get_type_hints(kind, include_extras=True)
+        _read[kind] = MappingProxyType({item.name: hints[item.name] for item in fields(kind) if item.init})
+    return _read[kind]
 
 
 def range_of(hint: Any) -> str:

@@ -66,6 +66,8 @@ def read_predictions(path: Path) -> dict[str, dict[str, NDArray[Any]]]:
                 if not key.isprintable():
                     raise ValueError(f"{key!r} is no name")
                 split, _, name = key.rpartition("/")
+                if not name or name in found.get(split, {}):
+                    raise ValueError(f"{key!r} has no name, or is there twice")
                 found.setdefault(split, {})[name] = values = arrays[key]
                 if not isinstance(values, np.ndarray):
                     raise ValueError(f"{key} is no array")

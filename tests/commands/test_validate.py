@@ -42,8 +42,8 @@ def test_merging(invoke: Invoke, theirs: Path, tmp_path: Path) -> None:
     assert (ended.code, ended.lines) == (
         0,
         [
-            "3 runs and 1 cost records are sound; copied 3 runs, 1 cost records, 0 adapters and 0 cards into "
-            f"{ours}, 0 were there; no problems"
+            "3 runs and 1 cost records are sound; copied 3 runs, 1 cost records, 0 adapters, 0 files of predictions "
+            f"and 0 cards into {ours}, 0 were there; no problems"
         ],
     )
     assert len(peftmark.load_results(ours)) == 3 and len(peftmark.load_costs(ours)) == 1

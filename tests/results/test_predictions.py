@@ -167,6 +167,16 @@ def npy(values: Any, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def doubled(name: str, data: bytes) -> bytes:
+    """A zip that has a member twice."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as made:
+        made.writestr(name, data)
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            made.writestr(name, data)
+    return buffer.getvalue()
+
+
 GOOD = npy(LABELS)
 WHOLE = archive(test__predicted=GOOD, test__target=GOOD)
 DAMAGE: dict[str, tuple[bytes, str]] = {
@@ -186,6 +196,8 @@ DAMAGE: dict[str, tuple[bytes, str]] = {
     "no predictions": (archive(test__target=GOOD), "those of 'test' are not one an example"),
     "a number": (archive(test__predicted=npy(np.array(3))), "those of 'test' are not one an example"),
     "different lengths": (archive(test__predicted=GOOD, test__target=npy(LABELS[:4])), "are not one an example"),
+    "a member twice": (doubled("test/predicted.npy", GOOD), "'test/predicted' has no name, or is there twice"),
+    "an array without a name": (archive(test__predicted=GOOD, test__=GOOD), "'test/' has no name, or is there twice"),
     "fewer examples": (archive(test__predicted=npy(LABELS[:4])), "it has {'test': 4} examples"),
     "another split": (archive(new__predicted=GOOD), "its record's tests {'test': 5}"),
     "one split more": (archive(test__predicted=GOOD, new__predicted=GOOD), "its record's tests {'test': 5}"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Generator, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from queue import SimpleQueue
 from typing import Literal
 
 import torch
@@ -41,11 +42,12 @@ def launch(specs: list[Spec], options: Options) -> Generator[Outcome, None, None
             futures: dict[Future[Outcome], Spec] = {
                 pool.schedule(work, args=(spec,), timeout=options.timeout_s): spec for spec in specs
             }
-        waiting = set(futures)
-        while waiting:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield _outcome(future, futures[future], options)
+        ended = SimpleQueue[Future[Outcome]]()  # of 10,000 runs, `wait` would look at all whenever one ends
+        for future in futures:
+            future.add_done_callback(ended.put)
+        while futures:
+            future = ended.get()
+            yield _outcome(future, futures.pop(future), options)
     finally:
         pool.stop()
         # join() takes the locks away before it ends the workers: one that is still starting would print a traceback

@@ -65,7 +65,7 @@ class Trainer:
         rate = self.learning_rate * phase.learning_rate
         curve: Curve = []
         if protocol.epochs > 0 and any(parameter.requires_grad for parameter in self.model.parameters()):
-            # asked now: the phases before, or the beginning of this one, may have changed what is frozen
+            # asked now: the phases before, or the beginning of this one, may have changed what is untouched
             first, inputs = self.inputs.training(protocol.batch_size, protocol.precision)
             curve = train(self.model, inputs, targets, protocol, rate, context, self.seed, first)
         return curve, PhaseCost(

@@ -44,6 +44,16 @@ def edges(hint: Any, default: Any) -> Iterator[tuple[Any, Any]]:
         yield from edges(inner, default)
 
 
+EXPECTED = {
+    **dict.fromkeys(("rank", "bottleneck", "prompt_length", "hidden", "n_ctx", "depth", "reduction"), "at least 1"),
+    **dict.fromkeys(("batch_size", "epochs", "samples", "groups", "views"), "at least 1"),
+    **dict.fromkeys(("dropout", "drop_path"), "at least 0, below 1"),
+    **dict.fromkeys(("temperature", "logit_scale"), "above 0"),
+    "keep": "above 0, at most 1",
+    "targets": "not empty",
+}
+"""Of fields that several methods have."""
+
 CASES = [
     (name, field, inside, outside)
     for name in NAMES
@@ -56,6 +66,15 @@ CASES = [
 def test_there_are_ranges() -> None:
     assert len({name for name, *_ in CASES}) > 40
     assert len(CASES) > 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fields_of_one_name_have_one_range(name: str) -> None:
+    """In a new method, too."""
+    hints = hyperparameters(METHODS[name])
+    assert {field: range_of(hint) for field, hint in hints.items() if field in EXPECTED} == {
+        field: EXPECTED[field] for field in hints if field in EXPECTED
+    }
 
 
 @pytest.mark.parametrize(("name", "field", "inside", "outside"), CASES)

@@ -1,4 +1,4 @@
-"""Protocols: how every method of a track is trained and evaluated. Versioned, never changed, data (``protocols/*.toml``)."""
+"""Protocols: how every method of a track is trained and evaluated. Versioned data that stay (``protocols/*.toml``)."""
 
 from __future__ import annotations
 

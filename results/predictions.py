@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -132,17 +133,24 @@ def load_predictions(
     """Predictions by run id, then by test split and name: ``load_predictions("runs")[run_id]["test"]["predicted"]``.
 
     Args:
-        run_ids: one or several; None for all runs of the folder that kept theirs.
+        run_ids: one or several; None for all runs of the folder that kept theirs: a damaged file becomes a warning.
 
     Raises:
-        PeftmarkError: where there is no such folder or run, where a run of `run_ids` kept none, or a file is damaged.
+        PeftmarkError: where there is no such folder or run, or a run of `run_ids` kept none, or a damaged one.
     """
     store = Store(results)
     if not store.root.is_dir():
         raise PeftmarkError(f"no results folder {results}: name one that holds records")
     files = {run_id: predictions_file(path) for run_id, path in store.paths().items()}
     if run_ids is None:
-        return {run_id: read_predictions(file) for run_id, file in files.items() if file.exists()}
+        found = {}
+        for run_id, file in files.items():
+            try:
+                if file.exists():
+                    found[run_id] = read_predictions(file)
+            except PeftmarkError as error:
+                warnings.warn(str(error), stacklevel=2)
+        return found
     wanted = [run_ids] if isinstance(run_ids, str) else list(run_ids)
     for run_id in wanted:
         if run_id not in files:

@@ -320,3 +320,14 @@ def test_a_damaged_record_that_is_kept_gets_no_predictions(kept: tuple[Path, Run
     merged = merge(theirs, ours, check_runs(theirs), check_runs(Store(root / "none")))  # type: ignore[arg-type]
     assert (merged.runs, merged.predictions) == (0, 0)
     assert not (ours.root / "predictions").exists()
+
+
+def test_a_damaged_file_does_not_keep_the_others_from_being_read(kept: tuple[Path, RunRecord]) -> None:
+    root, made = kept
+    other = root / "other.json"
+    other.write_bytes((root / f"{made.run_id}.json").read_bytes())
+    predictions_file(other).write_bytes(b"hello")
+    with pytest.warns(UserWarning, match="other.npz holds no predictions"):
+        assert list(peftmark.load_predictions(root)) == [made.run_id]
+    with pytest.raises(PeftmarkError, match="other.npz holds no predictions"):
+        peftmark.load_predictions(root, "other")

@@ -327,7 +327,7 @@ def test_a_damaged_file_does_not_keep_the_others_from_being_read(kept: tuple[Pat
     other = root / "other.json"
     other.write_bytes((root / f"{made.run_id}.json").read_bytes())
     predictions_file(other).write_bytes(b"hello")
-    with pytest.warns(UserWarning, match="other.npz holds no predictions"):
+    with pytest.warns(UserWarning, match=r"other\.npz holds no predictions"):
         assert list(peftmark.load_predictions(root)) == [made.run_id]
-    with pytest.raises(PeftmarkError, match="other.npz holds no predictions"):
+    with pytest.raises(PeftmarkError, match=r"other\.npz holds no predictions"):
         peftmark.load_predictions(root, "other")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -56,8 +57,7 @@ def cost_specs(
     Raises:
         PeftmarkError: on unknown names or settings.
     """
-    builder = find_backbone(backbone)
-    input_shape = builder.input_shape()
+    full_name, input_shape = _name_and_input(backbone)
     specs = []
     for variant in profiles.variants:
         for name, config in methods:
@@ -65,7 +65,7 @@ def cost_specs(
             check_recordable(f"method {name!r}", made.config())
             table = {
                 "method": {"name": METHODS.canonical(name), "version": made.version, "config": made.config()},
-                "backbone": builder.name,
+                "backbone": full_name,
                 "input_shape": (*([CLIP_LENGTH] * (main_track(name) == "video")), *input_shape),
                 "num_classes": profiles.num_classes,
                 "batch_size": profiles.batch_size,
@@ -79,3 +79,10 @@ def cost_specs(
             check_held(spec.frozen_dtype)
             specs.append(spec)
     return specs
+
+
+@lru_cache(maxsize=256)
+def _name_and_input(backbone: str) -> tuple[str, tuple[int, ...]]:
+    """A backbone's full name and the shape of what it reads, found once: a suite has several tables for it."""
+    builder = find_backbone(backbone)
+    return builder.name, builder.input_shape()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import shutil
 import subprocess
@@ -162,3 +163,13 @@ def read_only() -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def gigabytes() -> Iterator[None]:
+    """What a large model has taken goes back to the system: it and its anatomy know each other."""
+    from peftmark.benchmark.launch.malloc import return_freed_memory
+
+    yield
+    gc.collect()
+    return_freed_memory()

@@ -234,6 +234,7 @@ def test_ssf_has_the_paper_s_parameters() -> None:
     assert FAMILIES["swin_base_patch4_window7_224", "ssf"] == 274_432
 
 
+@pytest.mark.usefixtures("gigabytes")
 @pytest.mark.parametrize(("key", "count"), CLIP_B16.items(), ids=str)
 def test_clip_b16(key: tuple[str, tuple[tuple[str, object], ...]], count: int) -> None:
     model = adapt(_clip(), key[0], class_names=["cat", "dog", "owl"], pretrained=False, **dict(key[1]))

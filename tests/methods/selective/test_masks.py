@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -31,7 +29,6 @@ from torch.nn import functional as F
 
 from peftmark.adapting import adapt
 from peftmark.backbones import Anatomy, find_backbone
-from peftmark.benchmark.launch.malloc import return_freed_memory
 from peftmark.errors import PeftmarkError, Unsupported
 from peftmark.methods import make_method
 from peftmark.methods.parts.scoring import draw
@@ -91,14 +88,6 @@ def test_every_scoring_method_is_counted() -> None:
 def vit_b16() -> Anatomy:
     torch.manual_seed(0)
     return find_backbone("vit_base_patch16_224").build(pretrained=False)
-
-
-@pytest.fixture
-def gigabytes() -> Iterator[None]:
-    """What a large model has taken goes back to the system: it and its anatomy know each other."""
-    yield
-    gc.collect()
-    return_freed_memory()
 
 
 @pytest.mark.usefixtures("gigabytes")

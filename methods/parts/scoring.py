@@ -106,9 +106,18 @@ def entries_to_keep(model: AdaptedModel, keep: float) -> int:
 
 
 def top_entries(scores: Scores, k: int) -> dict[str, Tensor]:
-    """Masks of the `k` entries with the largest scores over all parameters together; a score of 0 is never chosen."""
-    flat = torch.cat([score.flatten() for score in scores.values()])
-    mask = torch.zeros_like(flat, dtype=torch.bool)
-    mask[flat.topk(min(k, len(flat))).indices] = True
-    parts = (mask & (flat > 0)).split([score.numel() for score in scores.values()])
-    return {name: part.view_as(score) for (name, score), part in zip(scores.items(), parts, strict=True)}
+    """Masks of the `k` entries with the largest scores over all parameters together; a score of 0 is never chosen.
+
+    Of entries that are equal at the edge, the first ones are. No copy of all scores is made, nor are they sorted.
+    """
+    largest = torch.cat([score.flatten().topk(min(k, score.numel())).values for score in scores.values()])
+    edge = largest.topk(min(k, len(largest))).values[-1]
+    left = k - sum(int((score > edge).sum()) for score in scores.values())
+    masks = {}
+    for name, score in scores.items():
+        at_edge = (score == edge).flatten().nonzero().squeeze(1)[:left]
+        left -= len(at_edge)
+        mask = (score > edge).flatten()
+        mask[at_edge] = True
+        masks[name] = mask.view_as(score) & (score > 0)
+    return masks

@@ -31,7 +31,7 @@ from peftmark.adapting import adapt
 from peftmark.backbones import Anatomy, find_backbone
 from peftmark.errors import PeftmarkError, Unsupported
 from peftmark.methods import make_method
-from peftmark.methods.parts.scoring import draw
+from peftmark.methods.parts.scoring import draw, top_entries
 
 COUNTS = {
     ("fish_mask", ()): int(0.005 * (OWN + HEAD)) - HEAD,
@@ -88,6 +88,22 @@ def test_every_scoring_method_is_counted() -> None:
 def vit_b16() -> Anatomy:
     torch.manual_seed(0)
     return find_backbone("vit_base_patch16_224").build(pretrained=False)
+
+
+def test_the_largest_entries_of_all_parameters_together() -> None:
+    """Of equal ones at the edge the first; a score of 0 never, however few the others are."""
+    scores = {"a": torch.tensor([1.0, 2.0, 2.0]), "b": torch.tensor([[2.0, 0.0], [3.0, 0.0]])}
+    for k, chosen in (
+        (1, [0, 0, 0, 0, 0, 1, 0]),
+        (2, [0, 1, 0, 0, 0, 1, 0]),
+        (4, [0, 1, 1, 1, 0, 1, 0]),
+        (5, [1, 1, 1, 1, 0, 1, 0]),
+        (7, [1, 1, 1, 1, 0, 1, 0]),
+        (9, [1, 1, 1, 1, 0, 1, 0]),
+    ):
+        masks = top_entries(scores, k)
+        assert {name: mask.shape for name, mask in masks.items()} == {"a": (3,), "b": (2, 2)}
+        assert torch.cat([mask.flatten() for mask in masks.values()]).int().tolist() == chosen, k
 
 
 @pytest.mark.usefixtures("gigabytes")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+from collections.abc import Iterator
 from functools import lru_cache
 
 import pytest
@@ -213,6 +215,14 @@ def _count(backbone: str, method: str, config: tuple[tuple[str, object], ...], *
     with torch.device("meta"):
         model = adapt(find_backbone(backbone).build(pretrained=False), method, **classes, **dict(config))
     return model.trainable_parameters(include_head=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """Models that the tests share are not kept for those of other files."""
+    yield
+    _weights.cache_clear()
+    gc.collect()
 
 
 @pytest.mark.parametrize(("key", "count"), VIT_B16.items(), ids=str)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+from collections.abc import Iterator
 from functools import lru_cache
 
 import pytest
@@ -25,6 +27,14 @@ def vit_b16(depth: int) -> tuple[Anatomy, Tensor, Tensor]:
     anatomy.root.eval()
     with torch.no_grad():
         return anatomy, image, anatomy.pooled(image)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """Models that the tests share are not kept for those of other files."""
+    yield
+    vit_b16.cache_clear()
+    gc.collect()
 
 
 @pytest.mark.usefixtures("gigabytes")

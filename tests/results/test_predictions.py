@@ -22,7 +22,7 @@ from peftmark import results as module
 from peftmark.errors import PeftmarkError
 from peftmark.results import RunRecord, Store, predictions_file, predictions_sha256
 from peftmark.results.predictions import examples, read_predictions, write_predictions
-from peftmark.results.validation import check_predictions, check_runs, merge
+from peftmark.results.validation import check_costs, check_predictions, check_runs, merge
 
 Make = Callable[..., RunRecord]
 LABELS = np.array([3, 1, 2, 0, 1])
@@ -270,10 +270,10 @@ def test_those_of_no_record_and_of_a_failed_one(kept: tuple[Path, RunRecord], re
 def test_they_are_merged_with_their_record(kept: tuple[Path, RunRecord], tmp_path: Path) -> None:
     root, record = kept
     theirs, ours = Store(root), Store(tmp_path / "ours")
-    merged = merge(theirs, ours, check_runs(theirs), check_runs(Store(root / "none")))  # type: ignore[arg-type]
+    merged = merge(theirs, ours, check_runs(theirs), check_costs(theirs))
     assert (merged.runs, merged.predictions, merged.problems) == (1, 1, [])
     assert same(peftmark.load_predictions(ours.root)[record.run_id], PREDICTIONS)
-    again = merge(theirs, ours, check_runs(theirs), check_runs(Store(root / "none")))  # type: ignore[arg-type]
+    again = merge(theirs, ours, check_runs(theirs), check_costs(theirs))
     assert (again.runs, again.known, again.predictions) == (0, 1, 0)
 
 
@@ -283,7 +283,7 @@ def test_not_with_another_record_of_the_same_spec(kept: tuple[Path, RunRecord], 
     assert record.quality is not None
     quality = msgspec.structs.replace(record.quality, predictions_sha256="0" * 64)
     ours.write(msgspec.structs.replace(record, quality=quality))
-    merged = merge(theirs, ours, check_runs(theirs), check_runs(Store(root / "none")))  # type: ignore[arg-type]
+    merged = merge(theirs, ours, check_runs(theirs), check_costs(theirs))
     assert (merged.runs, merged.predictions) == (0, 0)
     assert "it is kept" in merged.problems[0]
     assert peftmark.load_predictions(ours.root) == {}
@@ -295,7 +295,7 @@ def test_other_predictions_of_the_same_record_are_kept_and_said(kept: tuple[Path
     theirs, ours = Store(root), Store(tmp_path / "ours")
 
     def merging() -> tuple[int, list[str]]:
-        merged = merge(theirs, ours, check_runs(theirs), check_runs(Store(root / "none")))  # type: ignore[arg-type]
+        merged = merge(theirs, ours, check_runs(theirs), check_costs(theirs))
         return merged.predictions, merged.problems
 
     assert merging() == (1, [])
@@ -317,7 +317,7 @@ def test_a_damaged_record_that_is_kept_gets_no_predictions(kept: tuple[Path, Run
     theirs, ours = Store(root), Store(tmp_path / "ours")
     ours.root.mkdir()
     (ours.root / f"{record.run_id}.json").write_text("{")
-    merged = merge(theirs, ours, check_runs(theirs), check_runs(Store(root / "none")))  # type: ignore[arg-type]
+    merged = merge(theirs, ours, check_runs(theirs), check_costs(theirs))
     assert (merged.runs, merged.predictions) == (0, 0)
     assert not (ours.root / "predictions").exists()
 

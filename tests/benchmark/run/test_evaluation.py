@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 
 from peftmark import Method
 from peftmark.backbones import Pixels
-from peftmark.benchmark.run.evaluation import predict
+from peftmark.benchmark.run.evaluation import Evaluator, predict
 from peftmark.benchmark.run.inputs import BATCH_SIZE, Inputs, TrainingBatches
 from peftmark.methods import Views
-from peftmark.tasks import Classification, Split, TaskData
+from peftmark.tasks import Accuracy, Classification, Split, TaskData
 
 CPU = torch.device("cpu")
 PLAIN = SimpleNamespace(predict=lambda model, images: model(images), test_views=lambda: None)
@@ -183,3 +184,25 @@ def test_clips_of_one_video_vote_with_their_probabilities() -> None:
     own = clips.flatten(2)[..., :3].softmax(-1).mean(1)  # probabilities of the video, not of a clip
     torch.testing.assert_close(found["probability_true"], own[:, 1])
     torch.testing.assert_close(found["probability_max"], own.amax(-1))
+
+
+class Misses(Accuracy):
+    """Wrong ones in percent: lower is better."""
+
+    higher_is_better = False
+
+    def value(self) -> float:
+        return 100.0 - super().value()
+
+
+@pytest.mark.parametrize(("metric", "value", "score"), [(Accuracy, 75.0, 75.0), (Misses, 25.0, -25.0)])
+def test_a_search_is_told_a_score_of_which_more_is_better(metric: type[Accuracy], value: float, score: float) -> None:
+    data, model = split([0, 0, 0, 1]), Fixed()  # all dark: it says 0
+    model.objective = Classification(3)
+    model.objective.metric = metric  # type: ignore[method-assign]
+    everything = TaskData(data, data, {"test": data})
+    inputs = Inputs(cast(Any, model), cast(Any, None), everything, pixels(), CPU)
+    evaluator = Evaluator(cast(Any, model), cast(Any, None), everything, inputs, "float32")
+    model.start_from = lambda start: contextlib.nullcontext()
+    assert evaluator.validation()[1] == value
+    assert evaluator.score() == score

@@ -36,8 +36,8 @@ class Evaluator:
         """Whether the validation split says something: not of a model that is trained on it."""
         return self.inputs.trained_on != BOTH
 
-    def validation(self) -> tuple[Predictions, float]:
-        """Predictions and the metric's value on the validation split.
+    def validation(self) -> float:
+        """The metric's value on the validation split.
 
         Raises:
             Unsupported: where it is what the model is trained on.
@@ -47,11 +47,11 @@ class Evaluator:
                 f"{type(self.model.method).__name__} chooses by validation figures when its training is over, and the "
                 f"protocol trains on the validation split: --set protocol.final_training=train"
             )
-        return self._predict(VALIDATION, self.data.validation)
+        return self._predict(VALIDATION, self.data.validation)[1]
 
     def score(self) -> float:
         """How good the model is on the validation split: the metric, negated where a lower one is better."""
-        value = self.validation()[1]
+        value = self.validation()
         return value if self.model.objective.metric().higher_is_better else -value
 
     def tests(self) -> tuple[dict[str, Predictions], dict[str, float]]:
@@ -64,7 +64,7 @@ class Evaluator:
         figures = []
         for variant in self.model.method.variants():
             self.model.method.select(self.model, variant)
-            validation = self.validation()[1] if self.validates else None
+            validation = self.validation() if self.validates else None
             test = self.task.headline(self.tests()[1])
             figures.append(VariantFigure(axis=variant.axis, value=variant.value, validation=validation, test=test))
         return figures

@@ -144,7 +144,7 @@ def _run(
             progress.params = count_parameters(model)  # a phase may have changed what is trained
     progress.found = model.method.found()
     with progress.enter("evaluation"):
-        validation = evaluator.validation()[1] if evaluator.validates else None
+        validation = evaluator.validation() if evaluator.validates else None
         tested, figures = evaluator.tests()
         predictions = {name: as_arrays(of_split) for name, of_split in tested.items()}
         variants = evaluator.variants()

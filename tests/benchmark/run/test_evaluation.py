@@ -204,5 +204,5 @@ def test_a_search_is_told_a_score_of_which_more_is_better(metric: type[Accuracy]
     inputs = Inputs(cast(Any, model), cast(Any, None), everything, pixels(), CPU)
     evaluator = Evaluator(cast(Any, model), cast(Any, None), everything, inputs, "float32")
     model.start_from = lambda start: contextlib.nullcontext()
-    assert evaluator.validation()[1] == value
+    assert evaluator.validation() == value
     assert evaluator.score() == score

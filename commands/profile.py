@@ -61,8 +61,8 @@ def profile_command(
     """
     load_plugins(plugins)
     parsed = parse_settings(settings)
-    if parsed["protocol"]:
-        raise PeftmarkError("a profile has no protocol: --set takes method.NAME=VALUE here")
+    if parsed["protocol"] or parsed["launcher"]:
+        raise PeftmarkError("a profile has no protocol and no launcher: --set takes method.NAME=VALUE here")
 
     from ..benchmark.environment import find_device, hardware_class
     from ..benchmark.launch.worker import prepare_process

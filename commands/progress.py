@@ -19,7 +19,7 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 
 
-def carry_out(todo: list[Spec], options: Options) -> Counter[str]:
+def carry_out(todo: list[Spec], options: Options, launcher: str = "local") -> Counter[str]:
     """Launch the runs, print a line for each that ends, and keep a progress bar below on a terminal."""
     counts: Counter[str] = Counter()
     if not todo:
@@ -34,7 +34,7 @@ def carry_out(todo: list[Spec], options: Options) -> Counter[str]:
         TimeRemainingColumn,
     )
 
-    from ..benchmark.launch.local import launch
+    from ..benchmark.launch.launchers import find_launcher
 
     console = Console(highlight=False, soft_wrap=True)
     columns = (
@@ -45,7 +45,7 @@ def carry_out(todo: list[Spec], options: Options) -> Counter[str]:
         TimeRemainingColumn(),
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: stop the workers, keep the records
-    outcomes = launch(todo, options)
+    outcomes = find_launcher(launcher)(todo, options)
     try:
         with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
             bar = progress.add_task(f"{min(options.jobs, len(todo))} workers", total=len(todo))

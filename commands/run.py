@@ -142,6 +142,7 @@ def run_command(
         plugins=tuple(str(Path(file).resolve()) for file in plugins),
         checkpoints=planned.checkpoints,
         cache=cache,
+        launcher=parsed["launcher"],
     )
     with store.lock():
         store.remove_temporary_files()
@@ -149,7 +150,7 @@ def run_command(
         for path in state.damaged:
             click.echo(f"{path} is damaged: set aside as {store.set_aside(path)}, run again", err=True)
         todo, absent = _prepare(state.todo, planned.absent, available)
-        counts = carry_out(todo, replace(options, places=state.places))
+        counts = carry_out(todo, replace(options, places=state.places), launcher)
     summarize(counts, state.done, results)
     if absent:
         raise SystemExit(1)

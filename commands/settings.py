@@ -21,12 +21,12 @@ import_option = click.option(
 
 def parse_settings(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
     """``method.rank=8`` -> {"method": {"rank": 8}}; a value is read as TOML where it is TOML, else as text."""
-    parsed: dict[str, dict[str, Any]] = {"method": {}, "protocol": {}}
+    parsed: dict[str, dict[str, Any]] = {"method": {}, "protocol": {}, "launcher": {}}
     for setting in settings:
         key, equals, text = setting.partition("=")
         scope, dot, name = key.strip().partition(".")
         if not equals or not dot or scope not in parsed or not name:
-            raise PeftmarkError(f"--set {setting}: write method.NAME=VALUE or protocol.NAME=VALUE")
+            raise PeftmarkError(f"--set {setting}: write method.NAME=VALUE, protocol.NAME=VALUE or launcher.NAME=VALUE")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from ..errors import PeftmarkError
 
@@ -63,6 +64,29 @@ class ProtocolSpec(RecordPart, frozen=True):
         return bool(self.overrides.get("preset") == FAITHFUL)
 
 
+class TuningSpec(RecordPart, frozen=True, omit_defaults=True):
+    """Which search, under which budget, a run belongs to.
+
+    Attributes:
+        stage: a ``trial`` trains on the training split and is measured on the validation split alone; a ``final`` run
+            is of the configuration that was chosen, trains on both and is tested.
+        tuner: how trials' values come about: ``halton`` or ``optuna``.
+        trials: the budget, as trials of full length; each study's first is the method's default.
+        studies: among how many the trials are dealt; each chooses for itself.
+        points_sha256: of the list that the trials' values come from; None where a tuner finds its own.
+        learning_rate: of what the method trains, in place of the protocol's.
+        study: whose trial it is, where the studies of a tuner do not share theirs.
+    """
+
+    stage: Literal["trial", "final"]
+    tuner: str
+    trials: int
+    studies: int
+    learning_rate: float
+    points_sha256: str | None = None
+    study: int | None = None
+
+
 class Identified(RecordPart, frozen=True, dict=True):  # a dict for the id alone, which is asked for again and again
     """Base of what decides a record."""
 
@@ -81,10 +105,17 @@ class RunSpec(Identified, frozen=True):
     protocol: ProtocolSpec
     trial: int = 0
     seed: int = 0
+    tuning: TuningSpec | UnsetType = UNSET
+    """Of a run of a search; a spec without it has the id that it had before there were any."""
 
     @property
     def run_id(self) -> str:
         return self.id
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether it is measured on the validation split alone."""
+        return isinstance(self.tuning, TuningSpec) and self.tuning.stage == "trial"
 
 
 class ErrorInfo(RecordPart, frozen=True):
@@ -123,6 +154,22 @@ class Quality(RecordPart, frozen=True):
     curve: list[dict[str, float]] = []
     """One entry an epoch of the last phase: ``epoch``, ``train_loss``, ``learning_rate``."""
     variants: list[VariantFigure] = []
+
+
+class TrialFigure(RecordPart, frozen=True):
+    """What a trial of a search gives: it never sees a test split."""
+
+    metric: str
+    validation: float
+    """At the last epoch, in `unit`."""
+    predictions_sha256: str
+    """Of what is predicted of all validation examples, in order."""
+    unit: str = "percent"
+    higher_is_better: bool = True
+    curve: list[dict[str, float]] = []
+    """As of a `Quality`; with ``validation`` where the tuner looked at it in every epoch."""
+    pruned: bool = False
+    """Whether the tuner ended it before its last epoch."""
 
 
 class Params(RecordPart, frozen=True):
@@ -190,6 +237,9 @@ class RunRecord(RecordPart, frozen=True):
     error: ErrorInfo | None = None
     protocol_deviation: str | None = None
     quality: Quality | None = None
+    """Of a run that was tested."""
+    trial: TrialFigure | None = None
+    """Of a trial of a search, in place of `quality`."""
     phases: list[PhaseCost] = []
     """Of a training that has more than one."""
     found: dict[str, Any] = {}
@@ -232,8 +282,14 @@ def decode_record(data: bytes, source: str | Path, expected: RunSpec | None = No
     """
     record = decode_as(RunRecord, data, source)
     check_id("run_id", record.run_id, record.spec, expected, source)
-    if (record.status == "ok") != (record.quality is not None):
-        raise PeftmarkError(f"{source}: a record has quality if and only if its status is ok")
+    ok, is_trial = record.status == "ok", record.spec.is_trial
+    if (record.quality is not None) != (ok and not is_trial):
+        but = ", and a trial has none" if is_trial else ""
+        raise PeftmarkError(f"{source}: a record has quality if and only if its status is ok{but}")
+    if (record.trial is not None) != (ok and is_trial):
+        raise PeftmarkError(
+            f"{source}: a record has a trial's figure if and only if it is a trial's and its status is ok"
+        )
     return record
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ...results import CostRecord, Quality, RunRecord
 from ..plan.runs import Spec
@@ -62,3 +63,5 @@ class Options:
     """Whether a worker keeps what untouched prefixes give (see `PrefixCache`)."""
     places: dict[str, Path] = field(default_factory=dict)
     """Where records lie that are made anew, by id; others are written into the results folder itself."""
+    launcher: dict[str, Any] = field(default_factory=dict)
+    """The launcher's own settings (``--set launcher.NAME=VALUE``), which it checks."""

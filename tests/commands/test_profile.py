@@ -49,7 +49,10 @@ def test_profile_of_speed(command: Run) -> None:
         (["--backbone", "vit_tinypatch16_224"], "unknown backbone 'vit_tinypatch16_224': did you mean vit_tiny"),
         (["--frozen-dtype", "nf4"], "frozen_dtype=nf4 needs precision=bfloat16"),
         (["--set", "method.rnk=8"], "method 'lora' has no hyper-parameter 'rnk': did you mean rank?"),
-        (["--set", "protocol.epochs=2"], "a profile has no protocol: --set takes method.NAME=VALUE here"),
+        (
+            ["--set", "protocol.epochs=2"],
+            "a profile has no protocol and no launcher: --set takes method.NAME=VALUE here",
+        ),
         (["--device", "cuda:7"], "no device 'cuda:7' here"),
     ],
 )

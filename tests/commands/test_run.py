@@ -34,11 +34,11 @@ def test_dry_run_runs_nothing(invoke: Run, toys: Path, tmp_path: Path) -> None:
         ("protocol.epocs=1", "protocol embedded-v1 has no setting 'epocs': did you mean epochs?"),
         ("protocol.epochs=many", "protocol embedded-v1: Expected `int`, got `str` - at `$.epochs`"),
         ("protocol.learning_rate=inf", "protocol embedded-v1: learning_rate=inf cannot be recorded: "),
-        ("seconds=1", "--set seconds=1: write method.NAME=VALUE or protocol.NAME=VALUE"),
-        ("method.seconds", "--set method.seconds: write method.NAME=VALUE or protocol.NAME=VALUE"),
-        ("method.=1", "--set method.=1: write method.NAME=VALUE or protocol.NAME=VALUE"),
-        ("task.seconds=1", "--set task.seconds=1: write method.NAME=VALUE or protocol.NAME=VALUE"),
-        ("=1", "--set =1: write method.NAME=VALUE or protocol.NAME=VALUE"),
+        ("seconds=1", "--set seconds=1: write method.NAME=VALUE, protocol.NAME=VALUE or launcher.NAME=VALUE"),
+        ("method.seconds", "--set method.seconds: write method.NAME=VALUE, protocol.NAME=VALUE or launcher.NAME=VALUE"),
+        ("method.=1", "--set method.=1: write method.NAME=VALUE, protocol.NAME=VALUE or launcher.NAME=VALUE"),
+        ("task.seconds=1", "--set task.seconds=1: write method.NAME=VALUE, protocol.NAME=VALUE or launcher.NAME=VALUE"),
+        ("=1", "--set =1: write method.NAME=VALUE, protocol.NAME=VALUE or launcher.NAME=VALUE"),
     ],
 )
 def test_a_bad_setting_is_one_line(invoke: Run, toys: Path, setting: str, message: str) -> None:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
-from multiprocessing import resource_tracker
-from queue import SimpleQueue
-from typing import Literal
-
-import torch
-from pebble import ProcessExpired, ProcessPool
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
 
 from ...errors import PeftmarkError
-from ...results import CostSpec, ErrorInfo, Store
-from ..measure.profile import failed, new_record
+from ...results import CostSpec, ErrorInfo, decode_cost, decode_record
 from ..plan.runs import Spec
-from ..run.run import failed_record
+from .failure import record_failure
 from .outcome import Options, Outcome
-from .worker import start, work
+from .pool import ATTEMPTS, Lost, Pool, Process
+from .worker import carry_out, start
 
 
 def launch(specs: list[Spec], options: Options) -> Generator[Outcome, None, None]:
@@ -28,75 +20,50 @@ def launch(specs: list[Spec], options: Options) -> Generator[Outcome, None, None
 
     A worker imports torch once and lives on; one that dies or exceeds the time limit is replaced, and its run gets a
     record that says so. Closing the iterator (Ctrl-C) stops the workers; every record written before stays.
+
+    Raises:
+        PeftmarkError: where it is given settings; it has none.
     """
-    # spawn: a forked child of a process that has used torch's thread pools can hang
-    pool = ProcessPool(
-        max_workers=min(options.jobs, len(specs)),
-        initializer=start,
-        initargs=(options,),
-        context=multiprocessing.get_context("spawn"),
-    )
-    others = set(multiprocessing.active_children())
+    if options.launcher:
+        raise PeftmarkError(f"--set launcher.{next(iter(options.launcher))}: the local launcher has no settings")
+    placed = [(spec, options.place(spec)) for spec in specs]
+    before = {path: _stamp(path) for path in options.places.values()}
+    told = replace(options, places={})  # they are told with every spec: a process reads all its options to start
+    pool = Pool(options.jobs, lambda: Process(start, carry_out, told), options.timeout_s)
+    for (spec, place), ended in pool.run(placed):
+        if not isinstance(ended, Lost):
+            yield ended
+        elif ended.why == "start":
+            message = f"no worker can start ({ended.reason}; {ATTEMPTS} attempts)"
+            yield Outcome(spec=spec, status="error", figure=None, seconds=0.0, message=message)
+        else:
+            # it may have ended after it had written the record, and before it could say so
+            new = _stamp(place) != before.get(place)
+            yield (_written(spec, place) if new else None) or _failed(spec, options, ended)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one of its name; None where there is none."""
     try:
-        with _no_interrupts():
-            futures: dict[Future[Outcome], Spec] = {
-                pool.schedule(work, args=(spec,), timeout=options.timeout_s): spec for spec in specs
-            }
-        ended = SimpleQueue[Future[Outcome]]()  # of 10,000 runs, `wait` would look at all whenever one ends
-        for future in futures:
-            future.add_done_callback(ended.put)
-        while futures:
-            future = ended.get()
-            yield _outcome(future, futures.pop(future), options)
-    finally:
-        pool.stop()
-        # join() takes the locks away before it ends the workers: one that is still starting would print a traceback
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()
-        pool.join()
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
-@contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """What is started meanwhile, the pool's threads and their workers, never gets Ctrl-C: the parent decides.
-
-    A worker inherits the signal mask, so this holds while it is still importing torch, before it could ignore signals.
-    """
-    resource_tracker.ensure_running()  # multiprocessing starts it with the first process, and unblocks SIGINT then
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _written(spec: Spec, place: Path) -> Outcome | None:
+    """Of the record that is there."""
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        data = place.read_bytes()
+        record = decode_cost(data, place, spec) if isinstance(spec, CostSpec) else decode_record(data, place, spec)
+    except (PeftmarkError, OSError):
+        return None
+    return Outcome.of(record, 0.0)
 
 
-def _outcome(future: Future[Outcome], spec: Spec, options: Options) -> Outcome:
-    try:
-        return future.result()
-    except TimeoutError:
+def _failed(spec: Spec, options: Options, lost: Lost) -> Outcome:
+    if lost.why == "timeout":
         message = f"longer than --timeout {options.timeout_s:g} s"
-        return _failed(spec, options, "timeout", ErrorInfo(phase="run", type="TimeoutError", message=message))
-    except ProcessExpired as error:
-        message = (
-            f"its worker ended by itself (exit code {error.exitcode}); -9 is often the system's out-of-memory killer"
-        )
-        return _failed(spec, options, "error", ErrorInfo(phase="run", type="WorkerDied", message=message))
-    except PeftmarkError as error:  # a plug-in fails in the worker
-        return Outcome(spec=spec, status="error", figure=None, seconds=0.0, message=str(error))
-    except Exception as error:  # the record could not be written
-        return Outcome(spec=spec, status="error", figure=None, seconds=0.0, message=f"{type(error).__name__}: {error}")
-
-
-def _failed(spec: Spec, options: Options, status: Literal["timeout", "error"], error: ErrorInfo) -> Outcome:
-    device, store = torch.device(options.device), Store(options.results)
-    try:
-        if isinstance(spec, CostSpec):
-            cost = failed(new_record(spec, device), status, error)
-            store.write_cost(cost, options.places.get(spec.id))
-            return Outcome.of(cost, 0.0)
-        record = failed_record(spec, device, status, error)
-        store.write(record, options.places.get(spec.id))
-        return Outcome.of(record, 0.0)
-    except OSError as problem:  # a full disk must not end the other runs
-        message = f"{error.message}; its record cannot be written ({problem.strerror})"
-        return Outcome(spec=spec, status="error", figure=None, seconds=0.0, message=message)
+        return record_failure(spec, options, "timeout", ErrorInfo(phase="run", type="TimeoutError", message=message))
+    message = f"its worker ended by itself ({lost.reason}); -9 is often the system's out-of-memory killer"
+    return record_failure(spec, options, "error", ErrorInfo(phase="run", type="WorkerDied", message=message))

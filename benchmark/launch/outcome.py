@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...results import CostRecord, Quality, RunRecord
+from ...results import CostRecord, CostSpec, Quality, RunRecord
+from ...results.store import COSTS
 from ..plan.runs import Spec
 
 
@@ -65,3 +66,8 @@ class Options:
     """Where records lie that are made anew, by id; others are written into the results folder itself."""
     launcher: dict[str, Any] = field(default_factory=dict)
     """The launcher's own settings (``--set launcher.NAME=VALUE``), which it checks."""
+
+    def place(self, spec: Spec) -> Path:
+        """Where the record of a run or a profile goes."""
+        folder = self.results / COSTS if isinstance(spec, CostSpec) else self.results
+        return self.places.get(spec.id) or folder / f"{spec.id}.json"

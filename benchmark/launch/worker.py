@@ -26,7 +26,7 @@ from .outcome import Options, Outcome
 _options: Options | None = None
 _cache: PrefixCache | None = None
 _broken: PeftmarkError | None = None
-"""Why no run can be carried out here. Each run says so: a failing initializer would break the pool with a traceback."""
+"""Why no run can be carried out here. Each run says so: nothing else could be said of it."""
 
 
 def start(options: Options) -> None:
@@ -70,22 +70,38 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True, name="watch-parent").start()
 
 
-def work(spec: Spec) -> Outcome:
-    """Carry out one run or one profile and write its record."""
+def work(spec: Spec, place: Path | None = None) -> Outcome:
+    """Carry out one run or one profile and write its record, at `place` or where the options say.
+
+    Raises:
+        PeftmarkError: where plug-ins fail here.
+        OSError: where the record cannot be written.
+    """
     assert _options is not None
     if _broken is not None:
         raise _broken
     start = time.perf_counter()
-    record = _profile(spec, _options) if isinstance(spec, CostSpec) else _run(spec, _options)
+    place = place or _options.place(spec)
+    record = _profile(spec, _options, place) if isinstance(spec, CostSpec) else _run(spec, _options, place)
     return_freed_memory()
     return Outcome.of(record, time.perf_counter() - start)
 
 
-def _run(spec: RunSpec, options: Options) -> RunRecord:
+def carry_out(job: tuple[Spec, Path]) -> Outcome:
+    """As `work`; what is raised is an outcome."""
+    try:
+        return work(*job)
+    except PeftmarkError as error:
+        message = str(error)
+    except Exception as error:  # the record could not be written
+        message = f"{type(error).__name__}: {error}"
+    return Outcome(spec=job[0], status="error", figure=None, seconds=0.0, message=message)
+
+
+def _run(spec: RunSpec, options: Options, place: Path) -> RunRecord:
     store = Store(options.results)
     adapter = Path(options.results) / ADAPTERS / f"{spec.run_id}.safetensors" if options.save_adapters else None
     checkpoint = options.checkpoints.get(spec.backbone.weights)
-    place = options.places.get(spec.id, store.root / f"{spec.run_id}.json")
     predictions = predictions_file(place)
     predictions.unlink(missing_ok=True)  # of a record that is made anew
     kept = predictions if options.predictions else None
@@ -97,11 +113,11 @@ def _run(spec: RunSpec, options: Options) -> RunRecord:
     return record
 
 
-def _profile(spec: CostSpec, options: Options) -> CostRecord:
+def _profile(spec: CostSpec, options: Options, place: Path) -> CostRecord:
     store = Store(options.results)
     measured = spec.hardware_class is not None
     record = profile(spec, torch.device(options.device) if measured else None, speed=measured)
-    store.write_cost(record, options.places.get(spec.id))
+    store.write_cost(record, place)
     if record.status == "ok":
         write_pair_cards(store.root, spec.method.name, spec.backbone)
     return record

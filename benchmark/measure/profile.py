@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 from typing import Any
 
 import msgspec
@@ -47,7 +48,9 @@ def profile(spec: CostSpec, device: torch.device | None = None, speed: bool = Fa
         if device is not None and speed:
             phase = "speed"
             record = _timed(record, device)
-    except Exception as error:  # what is known already stays in the record
+    except BaseException as error:  # what is known already stays in the record
+        if isinstance(error, KeyboardInterrupt) and multiprocessing.parent_process() is None:
+            raise  # Ctrl-C, which a worker never gets
         return failed(record, status_of(error), error_info(error, phase))
     return record
 

@@ -16,7 +16,7 @@ class Diverged(Exception):
     """The training loss became infinite or not a number."""
 
 
-def status_of(error: Exception) -> Literal["unsupported", "diverged", "oom", "error"]:
+def status_of(error: BaseException) -> Literal["unsupported", "diverged", "oom", "error"]:
     if isinstance(error, Unsupported):
         return "unsupported"
     if isinstance(error, Diverged):
@@ -26,7 +26,7 @@ def status_of(error: Exception) -> Literal["unsupported", "diverged", "oom", "er
     return "error"
 
 
-def error_info(error: Exception, phase: str) -> ErrorInfo:
+def error_info(error: BaseException, phase: str) -> ErrorInfo:
     """The message; of an unforeseen error also where it was raised."""
     message = str(error).strip() or type(error).__name__
     if not isinstance(error, (PeftmarkError, Diverged)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,7 +90,9 @@ def run(
     progress = _Progress()
     try:
         quality = _run(spec, device, checkpoint, adapter_file, cache, predictions_file, progress)
-    except Exception as error:
+    except BaseException as error:  # a plug-in's SystemExit and GeneratorExit too
+        if isinstance(error, KeyboardInterrupt) and multiprocessing.parent_process() is None:
+            raise  # Ctrl-C, which a worker never gets
         return _record(spec, device, progress, status=status_of(error), error=error_info(error, progress.phase))
     return _record(spec, device, progress, status="ok", quality=quality)
 

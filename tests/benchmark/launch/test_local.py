@@ -281,12 +281,13 @@ def test_a_plugin_that_fails_in_the_workers_alone(house: House) -> None:
 
 def test_a_record_that_cannot_be_written_does_not_end_the_others(toys_spec: RunSpec, tmp_path: Path) -> None:
     """A full disk, say, when a worker's death is to be recorded."""
-    from peftmark.benchmark.launch.local import _failed
+    from peftmark.benchmark.launch.failure import record_failure
     from peftmark.benchmark.launch.outcome import Options
 
     (tmp_path / "file").write_text("")
     options = Options(tmp_path / "file" / "results", "cpu", 1, None, False, True, ())
-    outcome = _failed(toys_spec, options, "timeout", ErrorInfo(phase="run", type="TimeoutError", message="too long"))
+    error = ErrorInfo(phase="run", type="TimeoutError", message="too long")
+    outcome = record_failure(toys_spec, options, "timeout", error)
     assert (outcome.status, outcome.message) == ("error", "too long; its record cannot be written (Not a directory)")
 
 

@@ -1,55 +1,42 @@
-"""The launcher's own work, run by run, does not grow with how many there are: here, the runs take no time."""
+"""The pool's own work, job by job, does not grow with how many there are: here, the jobs take no time."""
 
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import pytest
-
-from peftmark.benchmark.launch import local
-from peftmark.benchmark.launch.outcome import Options, Outcome
-
-OPTIONS = Options(
-    results=Path("nowhere"), device="cpu", jobs=2, timeout_s=None, save_adapters=False, predictions=False, plugins=()
-)
+from peftmark.benchmark.launch.pool import Pool
 
 
-class Pool:
-    """Ends one of `n` runs, and another whenever the launcher has told of one; the last first."""
+class Prompt:
+    """A worker that answers at once."""
 
-    def __init__(self, n: int) -> None:
-        self.n = n
-        self.waiting: list[tuple[Future[Outcome], Any]] = []
+    said: object = ""
 
-    def schedule(self, work: Any, args: tuple[Any], timeout: float | None) -> Future[Outcome]:
-        future = Future[Outcome]()
-        self.waiting.append((future, args[0]))
-        if len(self.waiting) == self.n:
-            self.end_one()
-        return future
+    def start(self) -> None: ...
 
-    def end_one(self) -> None:
-        if self.waiting:
-            future, spec = self.waiting.pop()
-            future.set_result(Outcome(spec=spec, status="ok", figure=None, seconds=0.0, message=None))
+    def send(self, job: object) -> None:
+        self.said = job
 
-    def stop(self) -> None: ...
+    def receive(self) -> object:
+        return self.said
 
-    def join(self) -> None: ...
+    def lives(self) -> bool:
+        return True
+
+    def kill(self) -> None: ...
+
+    def end(self) -> str:
+        return "exit code 0"
+
+
+def one(workers: Sequence[Prompt], seconds: float) -> set[Prompt]:
+    return {workers[-1]}
 
 
 def seconds(n: int) -> float:
-    pool, told = Pool(n), []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "ProcessPool", lambda **options: pool)
-        start = time.process_time()
-        for outcome in local.launch(list(range(n)), OPTIONS):  # type: ignore[arg-type]
-            told.append(outcome.spec)
-            pool.end_one()
-    assert told == list(range(n))[::-1]
+    start = time.process_time()
+    assert list(Pool(2, Prompt, wait=one).run(range(n))) == [(i, i) for i in range(n)]
     return time.process_time() - start
 
 

@@ -6,6 +6,7 @@ the worker itself says it took, which leaves what the launcher adds.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import sys
 import tempfile
@@ -88,7 +89,7 @@ def main(
                 click.echo(f"{len(ends):6} runs, {ends[-1] - begin:7.1f} s, driver {resident_mib():6.1f} MiB")
         records = len(list(options.results.glob("*.json")))
     later = ends[len(ends) // 10 :]  # the first ones wait for the workers' start
-    between = sorted(1000 * jobs * (after - before) for before, after in zip(later, later[1:], strict=False))
+    between = sorted(1000 * jobs * (after - before) for before, after in itertools.pairwise(later))
     whole, within = 1000 * jobs * (later[-1] - later[0]) / (len(later) - 1), 1000 * statistics.median(own)
     click.echo(f"{launcher}, {jobs} workers: {dict(statuses)}, {records} records, first after {ends[0] - begin:.1f} s")
     click.echo(

@@ -46,7 +46,8 @@ class NoopNoise(Task):
 
     def load(self) -> TaskData:
         generator = torch.Generator().manual_seed(0)
-        return TaskData(*(self._split(n, generator) for n in (16, 8)), {"test": self._split(64, generator)})
+        train, validation, test = (self._split(n, generator) for n in (16, 8, 64))
+        return TaskData(train, validation, {"test": test})
 
     def _split(self, n: int, generator: torch.Generator) -> Split:
         labels = torch.arange(n) % 2

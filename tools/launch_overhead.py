@@ -6,13 +6,15 @@ the worker itself says it took, which leaves what the launcher adds.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import statistics
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +29,20 @@ from peftmark.registry import import_file
 PLUGIN = Path(__file__).with_name("noop.py")
 
 
-def noop_specs(runs: int, seconds: float = 0.0, epochs: int = 0) -> list[Spec]:
-    """Runs of no training (by default) on a made-up task, one a seed."""
+def noop_specs(
+    runs: int, epochs: int = 0, methods: Sequence[str] = (), backbone: str = "noop/pixels", **config: Any
+) -> list[Spec]:
+    """Runs of no training (by default) on a made-up task, of one seed after another."""
     import_file(PLUGIN)
     request = Request(
-        methods=["noop"],
+        methods=methods or ["noop"],
         tasks=["noop/noise"],
-        backbones=["noop/pixels"],
-        seeds=range(runs),
-        method_settings={"seconds": seconds},
+        backbones=[backbone],
+        seeds=range(-(-runs // max(len(methods), 1))),
+        method_settings=config,
         protocol_settings={"epochs": epochs},
     )
-    return plan(request).specs
+    return plan(request).specs[:runs]
 
 
 def noop_options(results: Path, jobs: int, launcher: Mapping[str, Any], **others: Any) -> Options:
@@ -47,12 +51,21 @@ def noop_options(results: Path, jobs: int, launcher: Mapping[str, Any], **others
     return Options(results=results, jobs=jobs, plugins=(str(PLUGIN),), launcher=dict(launcher), **fixed)
 
 
-def resident_mib() -> float:
-    """Memory of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
+def resident_mib(process: int | str = "self") -> float:
+    """Memory of a process; 0 where it is gone."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def largest_child_mib() -> float:
+    """Memory of the largest process that this one has started: a local worker."""
+    with contextlib.suppress(OSError):
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        return max(map(resident_mib, children), default=0.0)
+    return 0.0
 
 
 @click.command()
@@ -61,7 +74,10 @@ def resident_mib() -> float:
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="launcher.KEY=VALUE", help="The launcher's settings.")
 @click.option("--predictions/--no-predictions", default=False, show_default=True)
-@click.option("--every", type=int, default=1000, show_default=True, help="Runs between looks at the driver's memory.")
+@click.option("--every", type=int, default=1000, show_default=True, help="Runs between looks at memory.")
+@click.option("--method", "methods", multiple=True, metavar="M", help="In place of one that does nothing.")
+@click.option("--backbone", default="noop/pixels", show_default=True, metavar="B")
+@click.option("--epochs", type=int, default=0, show_default=True, help="Of one step each.")
 @click.option("--results", type=click.Path(path_type=Path), help="By default a temporary folder.")
 def main(
     launcher: str,
@@ -70,10 +86,13 @@ def main(
     settings: tuple[str, ...],
     predictions: bool,
     every: int,
+    methods: tuple[str, ...],
+    backbone: str,
+    epochs: int,
     results: Path | None,
 ) -> None:
     """Time runs that do nothing."""
-    specs = noop_specs(runs)
+    specs = noop_specs(runs, epochs, methods, backbone)
     with tempfile.TemporaryDirectory(prefix="peftmark-noop-") as folder:
         options = noop_options(
             results or Path(folder), jobs, parse_settings(settings)["launcher"], predictions=predictions
@@ -86,7 +105,8 @@ def main(
             own.append(outcome.seconds)
             statuses[outcome.status] += 1
             if len(ends) % every == 0:
-                click.echo(f"{len(ends):6} runs, {ends[-1] - begin:7.1f} s, driver {resident_mib():6.1f} MiB")
+                memory = f"driver {resident_mib():6.1f} MiB, largest worker {largest_child_mib():6.1f} MiB"
+                click.echo(f"{len(ends):6} runs, {ends[-1] - begin:7.1f} s, {memory}")
         records = len(list(options.results.glob("*.json")))
     later = ends[len(ends) // 10 :]  # the first ones wait for the workers' start
     between = sorted(1000 * jobs * (after - before) for before, after in itertools.pairwise(later))

@@ -55,6 +55,12 @@ if TYPE_CHECKING:
 )
 @click.option("--save-adapters", is_flag=True, help="Keep what was trained, as safetensors beside the records.")
 @click.option("--available", is_flag=True, help="Leave out what has no data or weights here, and run the rest.")
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="The I-th of N slices of the runs, each for a machine and a results folder of its own; "
+    "`peftmark validate DIR --into RESULTS` merges these.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be run, what is missing, and what it would take.")
 @click.option(
     "--throughput",
@@ -83,6 +89,7 @@ def run_command(
     predictions: bool,
     save_adapters: bool,
     available: bool,
+    shard: str | None,
     dry_run: bool,
     throughput: float | None,
     plugins: tuple[str, ...],
@@ -99,8 +106,10 @@ def run_command(
     from ..benchmark.environment import find_device, hardware_class
     from ..benchmark.plan.pending import plan_state
     from ..benchmark.plan.runs import Request, plan
+    from ..benchmark.plan.shard import Shard
     from ..results import Store
 
+    slice_ = Shard.parse(shard) if shard else None
     found = find_device(device)
     planned = plan(
         Request(
@@ -119,6 +128,9 @@ def run_command(
     )
     for note in planned.notes:
         click.echo(note, err=True)
+    if slice_ is not None:
+        whole, planned = len(planned.specs), replace(planned, specs=slice_.of(planned.specs))
+        click.echo(f"shard {shard}: {len(planned.specs):,} of {whole:,} runs", err=True)
     store = Store(results)
     if dry_run:
         state = plan_state(planned.specs, store, existing)

@@ -119,3 +119,35 @@ def test_run_board_and_a_damaged_checkpoint(command: Run, toys: Path, checkpoint
     page = Path(board.out.strip())
     assert page == tmp_path / "page" / "index.html"
     assert "toy_full" in page.read_text()
+
+
+def test_shards_merged_are_the_whole(invoke: Run, toys: Path, tmp_path: Path) -> None:
+    """Two slices, each into a folder of its own, and `validate --into`: the records of one command without --shard."""
+    words = ["--import", toys, "--method", "toy_full", "--task", "toy/bright", "--backbone", "toy/pixels"]
+    words += ["--device", "cpu", "--jobs", 1, "--set", "protocol.epochs=1"]
+    words += [word for seed in range(6) for word in ("--seed", seed)]
+    sizes = []
+    for index in (1, 2):
+        dry = invoke("run", *words, "--shard", f"{index}/2", "--dry-run")
+        sizes.append(len(dry.lines) - 1)
+        assert dry.one_line() == f"shard {index}/2: {sizes[-1]} of 6 runs"
+        ended = invoke("run", *words, "--shard", f"{index}/2", "--results", f"part{index}")
+        assert (ended.code, ended.lines[-1]) == (0, f"{sizes[-1]} ok; records in part{index}")
+        assert invoke("validate", f"part{index}", "--into", "merged").code == 0
+    assert sum(sizes) == 6 and 0 not in sizes
+    assert invoke("run", *words, "--results", "whole").code == 0
+    whole, merged = (
+        {record.run_id: record.quality.predictions_sha256 for record in Store(tmp_path / name).load()[0]}
+        for name in ("whole", "merged")
+    )
+    assert len(whole) == 6 and merged == whole
+    assert invoke("run", *words, "--results", "merged").lines == [
+        "nothing to run; 6 were finished before; records in merged"
+    ]
+
+
+@pytest.mark.parametrize("shard", ["3", "0/4", "5/4", "a/b"])
+def test_what_is_no_shard(invoke: Run, toys: Path, shard: str) -> None:
+    ended = invoke("run", "--suite", "embedded", "--shard", shard)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.one_line() == f"peftmark: --shard {shard}: write I/N with I from 1 to N, e.g. --shard 3/16"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,32 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
+
+
+class Patience:
+    """A line on a terminal that counts, where something takes longer than a second."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._next = time.monotonic() + 1
+        self._shown = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() >= self._next and sys.stderr.isatty():
+            self._show(f"{self._what}: {done:,} of {total:,} runs")
+            self._next = time.monotonic() + 0.1
+
+    def __enter__(self) -> Patience:
+        return self
+
+    def __exit__(self, *of_error: object) -> None:
+        if self._shown:
+            self._show("")
+            click.echo("\r", nl=False, err=True)
+
+    def _show(self, line: str) -> None:
+        click.echo("\r" + line.ljust(self._shown), nl=False, err=True)
+        self._shown = len(line)
 
 
 def carry_out(todo: list[Spec], options: Options, launcher: str = "local") -> Counter[str]:

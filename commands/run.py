@@ -13,7 +13,7 @@ import click
 from ..errors import PeftmarkError
 from ..registry import load_plugins
 from .labels import label
-from .progress import carry_out, summarize
+from .progress import Patience, carry_out, summarize
 from .settings import import_option, parse_settings
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     "--backbone", "backbones", multiple=True, metavar="B", help="timm/…, open_clip/…, a bare name, NAME@FILE."
 )
 @click.option("--task", "tasks", multiple=True, metavar="T", help="A task, or a wildcard (embedded/*).")
-@click.option("--seed", "seeds", multiple=True, type=click.IntRange(min=0), metavar="N", help="May be repeated.")
+@click.option("--seed", "seeds", multiple=True, type=click.IntRange(0, 2**63 - 1), metavar="N", help="May be repeated.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="method.rank=8, protocol.epochs=2, …")
 @click.option("--results", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, metavar="DIR")
 @click.option("--existing", type=click.Choice(["skip", "retry", "overwrite"]), default="skip", show_default=True)
@@ -111,21 +111,23 @@ def run_command(
 
     slice_ = Shard.parse(shard) if shard else None
     found = find_device(device)
-    planned = plan(
-        Request(
-            suite=suite,
-            methods=methods,
-            backbones=backbones,
-            tasks=tasks,
-            seeds=seeds,
-            method_settings=parsed["method"],
-            protocol_settings=parsed["protocol"],
-            protocol=protocol,
-            preset=preset or "",
-            hardware_class=hardware_class(found) if found.type == "cuda" else None,
-            partial=dry_run or available,
+    with Patience("planning") as patience:
+        planned = plan(
+            Request(
+                suite=suite,
+                methods=methods,
+                backbones=backbones,
+                tasks=tasks,
+                seeds=seeds,
+                method_settings=parsed["method"],
+                protocol_settings=parsed["protocol"],
+                protocol=protocol,
+                preset=preset or "",
+                hardware_class=hardware_class(found) if found.type == "cuda" else None,
+                partial=dry_run or available,
+                progress=patience,
+            )
         )
-    )
     for note in planned.notes:
         click.echo(note, err=True)
     if slice_ is not None:
@@ -133,7 +135,8 @@ def run_command(
         click.echo(f"shard {shard}: {len(planned.specs):,} of {whole:,} runs", err=True)
     store = Store(results)
     if dry_run:
-        state = plan_state(planned.specs, store, existing)
+        with Patience("looking for records") as patience:
+            state = plan_state(planned.specs, store, existing, patience)
         for spec in state.todo:
             click.echo(f"{spec.id}  {label(spec)}")
         for reason in planned.absent.values():
@@ -158,7 +161,8 @@ def run_command(
     )
     with store.lock():
         store.remove_temporary_files()
-        state = plan_state(planned.specs, store, existing)  # under the lock: another command may just have ended
+        with Patience("looking for records") as patience:  # under the lock: another command may just have ended
+            state = plan_state(planned.specs, store, existing, patience)
         for path in state.damaged:
             click.echo(f"{path} is damaged: set aside as {store.set_aside(path)}, run again", err=True)
         todo, absent = _prepare(state.todo, planned.absent, available)

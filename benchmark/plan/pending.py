@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -29,17 +29,22 @@ class PlanState:
 EXISTING = ("skip", "retry", "overwrite")
 
 
-def plan_state(specs: Sequence[Spec], store: Store, existing: str) -> PlanState:
+def plan_state(
+    specs: Sequence[Spec], store: Store, existing: str, progress: Callable[[int, int], None] = lambda done, total: None
+) -> PlanState:
     """What of a plan a results folder holds, and what remains to be done.
 
     Args:
+        progress: called now and then with how many runs were looked for, and of how many.
         existing: ``skip`` counts ok, unsupported, oom, diverged and timeout as finished, ``retry`` only ok,
             ``overwrite`` nothing.
     """
     todo, damaged, places, done = [], [], {}, Counter[str]()
     paths = store.paths() | store.cost_paths()
     finished = {"skip": FINISHED, "retry": frozenset({"ok"}), "overwrite": frozenset[str]()}[existing]
-    for spec in specs:
+    for number, spec in enumerate(specs):
+        if number % 100 == 0:
+            progress(number, len(specs))
         path = paths.get(spec.id)
         try:
             status = _status(spec, path) if path else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ...results import (
     TaskSpec,
     check_recordable,
 )
+from ...results.store import no_garbage_collection
 from ...tasks import draw_of, make_task
 from .costs import suite_costs
 from .preset import CHANGED, Settings, load_presets
@@ -37,6 +38,7 @@ class Request:
     Attributes:
         preset: ``faithful`` runs methods as their official repositories do, where these say how.
         hardware_class: of the GPU on which profiles are measured; None estimates them.
+        progress: called now and then with how many runs are planned, and of how many.
         partial: whether runs whose data or weights are not there are left out of the plan, which then lists them.
 
     Raises (when planned):
@@ -54,6 +56,7 @@ class Request:
     preset: str = ""
     hardware_class: str | None = None
     partial: bool = False
+    progress: Callable[[int, int], None] = lambda done, total: None
 
 
 Spec = RunSpec | CostSpec
@@ -104,14 +107,20 @@ def _plan_runs(suite: Suite | None, request: Request) -> Plan:
     prepared, notes = _with_presets(pairs, request) if preset else ([(pair, Settings()) for pair in pairs], [])
     specs = _Specs(protocol_name, request)
     seeds = request.seeds or (suite.seeds if suite else [0])
-    runs = [specs.make(*pair, seed, settings) for seed in seeds for pair, settings in prepared]
+    made = [specs.make(*pair, settings) for pair, settings in prepared]
+    planned: dict[str, RunSpec] = {}
+    with no_garbage_collection():
+        for number, seed in enumerate(seeds):
+            request.progress(number * len(made), len(seeds) * len(made))
+            for of_seed in made:
+                if (spec := of_seed(seed)) is not None:
+                    planned[spec.run_id] = spec
     check_held(protocol.frozen_dtype)
     if specs.absent and not request.partial:
         raise PeftmarkError(_all_absent(specs.absent))
     wanted = Counter[tuple[str, float]]()
     for (_, task, method, config), settings in prepared:
         wanted[task, specs.epochs(method, config, settings, protocol.epochs)] += len(seeds)
-    planned = {spec.run_id: spec for spec in runs if spec is not None}
     return Plan(list(planned.values()), specs.checkpoints, protocol, wanted, specs.absent, notes)
 
 
@@ -215,23 +224,24 @@ class _Specs:
         self.absent: dict[str, str] = {}
 
     def make(
-        self, backbone: str, task: str, method: str, config: Mapping[str, Any], seed: int, preset: Settings
-    ) -> RunSpec | None:
-        """The request's own settings go before the preset's, which go before the suite's.
+        self, backbone: str, task: str, method: str, config: Mapping[str, Any], preset: Settings
+    ) -> Callable[[int], RunSpec | None]:
+        """What makes the spec of a seed. The request's own settings go before the preset's, these before the suite's.
 
-        None where the data or the weights are not there, which `absent` then says.
+        It gives None where the data or the weights are not there, which `absent` then says.
         """
         made, method_spec = self._method(method, config, preset)
-        built, data = self._backbone(backbone, made.pretrained), self._task(task, draw_of(task, seed))
-        if built is None or data is None:
-            return None
-        return RunSpec(
-            method=method_spec,
-            backbone=built,
-            task=data,
-            protocol=self._protocol({**preset.protocol, **self.request.protocol_settings}),
-            seed=seed,
-        )
+        protocol = self._protocol({**preset.protocol, **self.request.protocol_settings})
+        built, drawn = self._backbone(backbone, made.pretrained), TASKS[task].drawn_by_seed
+        data = self._task(task, draw_of(task, 0)) if not drawn else None
+
+        def of_seed(seed: int) -> RunSpec | None:
+            found = self._task(task, draw_of(task, seed)) if drawn else data
+            if built is None or found is None:
+                return None
+            return RunSpec(method=method_spec, backbone=built, task=found, protocol=protocol, seed=seed)
+
+        return of_seed
 
     def epochs(self, method: str, config: Mapping[str, Any], preset: Settings, own: int) -> float:
         """Of all phases of a method, in the protocol's `own` epochs."""

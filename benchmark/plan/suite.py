@@ -5,12 +5,15 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from ...errors import PeftmarkError
 from ...registry import METHODS, TASKS, Entry, Registry
+
+Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""What torch takes, and a record can hold."""
 
 
 class SuiteRuns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,7 +64,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     description: str
     protocol: str = ""
     preset: Literal["", "faithful"] = ""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     runs: list[SuiteRuns] = []
     profiles: list[SuiteProfiles] = []
     name: str = ""
@@ -136,11 +139,13 @@ def suite_entry(path: Path) -> Entry[Suite]:
     """The catalogue entry of a suite file; its name is the file's stem.
 
     Raises:
-        PeftmarkError: where the file is not TOML.
+        PeftmarkError: where the file cannot be read, or is not TOML.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise PeftmarkError(f"{path} cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of 5,000 digits, nested too deep
         raise PeftmarkError(f"{path} is not a TOML file: {error}") from error
     return Entry(
         name=path.stem,

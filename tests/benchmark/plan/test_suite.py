@@ -141,6 +141,10 @@ def test_a_misspelt_exclude_is_not_passed_over(write: Write) -> None:
         (block('"linear"'), "mine.toml: Expected `array`, got `str` - at `$.runs[0].methods`"),
         (block("[1]"), "mine.toml: Expected `str | object`, got `int`"),
         (block("[]", more="extra = 1"), "mine.toml: Object contains unknown field `extra` - at `$.runs[0]`"),
+        (f"{HEAD}seeds = [0, -1]\nruns = []\n", "mine.toml: Expected `int` >= 0 - at `$.seeds[1]`"),
+        (f"{HEAD}seeds = [{2**63}]\nruns = []\n", "mine.toml: Expected `int`"),
+        (f"{HEAD}seeds = [{'9' * 5000}]\n", "mine.toml is not a TOML file: Exceeds the limit (4300 digits)"),
+        (f"{HEAD}seeds = {'[' * 100_000}", "mine.toml is not a TOML file: maximum recursion depth exceeded"),
     ],
 )
 def test_a_file_that_is_no_suite(write: Write, text: str, message: str) -> None:

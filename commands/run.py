@@ -13,7 +13,7 @@ import click
 from ..errors import PeftmarkError
 from ..registry import load_plugins
 from .labels import label
-from .progress import Patience, carry_out, summarize
+from .progress import Patience, carry_out, is_terminal, say, summarize
 from .settings import import_option, parse_settings
 
 if TYPE_CHECKING:
@@ -129,10 +129,10 @@ def run_command(
             )
         )
     for note in planned.notes:
-        click.echo(note, err=True)
+        say(note, err=True)
     if slice_ is not None:
         whole, planned = len(planned.specs), replace(planned, specs=slice_.of(planned.specs))
-        click.echo(f"shard {shard}: {len(planned.specs):,} of {whole:,} runs", err=True)
+        say(f"shard {shard}: {len(planned.specs):,} of {whole:,} runs", err=True)
     store = Store(results)
     if dry_run:
         with Patience("looking for records") as patience:
@@ -164,7 +164,7 @@ def run_command(
         with Patience("looking for records") as patience:  # under the lock: another command may just have ended
             state = plan_state(planned.specs, store, existing, patience)
         for path in state.damaged:
-            click.echo(f"{path} is damaged: set aside as {store.set_aside(path)}, run again", err=True)
+            say(f"{path} is damaged: set aside as {store.set_aside(path)}, run again", err=True)
         todo, absent = _prepare(state.todo, planned.absent, available)
         counts = carry_out(todo, replace(options, places=state.places), launcher)
     summarize(counts, state.done, results)
@@ -203,13 +203,13 @@ def _prepare(todo: list[Spec], absent: dict[str, str], available: bool) -> tuple
     for name, draw in dict.fromkeys((run.task.name, draw_of(run.task.name, run.seed)) for run in runs):
         try:
             for warning in make_task(name, draw).prepare(_Decoding(name)):
-                click.echo(f"warning: task {name}: {warning}", err=True)
+                say(f"warning: task {name}: {warning}", err=True)
         except PeftmarkError as error:
             if not available:
                 raise
             absent[f"task {name}"] = str(error)
     for reason in absent.values():
-        click.echo(f"left out: {reason}", err=True)
+        say(f"left out: {reason}", err=True)
     return [spec for spec in todo if not (isinstance(spec, RunSpec) and f"task {spec.task.name}" in absent)], absent
 
 
@@ -221,7 +221,7 @@ class _Decoding:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         line = f"{self.task}: {what}: {done:,} of {total:,} images decoded"
-        if sys.stdout.isatty():
+        if is_terminal(sys.stdout):
             click.echo(f"\r{line}", nl=done == total)
         elif done == total:
-            click.echo(line)
+            say(line)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 from peftmark.benchmark.plan.runs import Request, plan
 from peftmark.commands.progress import Patience
+from peftmark.results import Store
 
 
 @pytest.fixture
@@ -55,3 +58,24 @@ def test_planning_says_how_far_it_is(toy_plugin: Path) -> None:
     )
     assert len(plan(request).specs) == 6
     assert said == [(0, 6), (2, 6), (4, 6)]
+
+
+@pytest.mark.parametrize("out", ["a full device", "nobody reads", "closed"])
+def test_output_that_cannot_be_written_stops_no_run(toys: Path, tmp_path: Path, out: str) -> None:
+    words = ["run", "--method", "toy_full", "--task", "toy/bright", "--backbone", "toy/pixels", "--import", str(toys)]
+    words += ["--device", "cpu", "--jobs", "1", "--set", "protocol.epochs=1", "--seed", "0", "--seed", "1"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    if out == "a full device":
+        os.close(writing)
+        writing = os.open("/dev/full", os.O_WRONLY)
+    command = [sys.executable, "-m", "peftmark", *words, "--results", "results"]
+    if out == "closed":
+        command = ["sh", "-c", '"$@" >&-', "sh", *command]
+    done = subprocess.run(command, cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=90)
+    os.close(writing)
+    assert done.returncode == 0
+    said = "stdout cannot be written to (No space left on device): no more lines, but the runs go on\n"
+    assert done.stderr == (said if out == "a full device" else "")
+    records, problems = Store(tmp_path / "results").load()
+    assert ([record.status for record in records], problems) == (["ok", "ok"], [])

@@ -78,6 +78,15 @@ class Gone(Bright):
         raise FileNotFoundError("no images in /nowhere")
 
 
+@TASKS.register("toy/last", track="image", group="toys")
+class Last(Bright):
+    """Its process is killed as soon as a run has written its record."""
+
+    def manifest(self) -> dict[str, object]:
+        os.kill(os.getpid(), 9)
+        return {}
+
+
 @TASKS.register("toy/clips", track="video", group="toys")
 class Clips(Bright):
     """Two frames."""
@@ -157,6 +166,9 @@ class ToyLooksLast(ToyFull):
             accuracy()
 
 
+LEAVING = {kind.__name__: kind for kind in (SystemExit, GeneratorExit, KeyboardInterrupt)}
+
+
 @METHODS.register("toy_fault", family="toys", tracks=("image",))
 @dataclass
 class ToyFault(ToyFull):
@@ -170,6 +182,8 @@ class ToyFault(ToyFull):
             raise Unsupported("toys do not work here")
         if self.fault == "raise":
             raise RuntimeError("a toy broke")
+        if self.fault in LEAVING:
+            raise LEAVING[self.fault]("a toy left")
         if self.fault == "memory":
             torch.empty(10**15)
 

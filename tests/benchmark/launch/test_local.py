@@ -144,7 +144,8 @@ def fault(kind: str) -> str:
 
 def test_every_failure_costs_its_own_record_only(house: House) -> None:
     """A worker that dies and a run that takes too long are replaced; the others finish."""
-    house.suite(*map(fault, ("kill", "sleep", "raise", "diverge", "memory", "unsupported")), n=3)
+    leaving = "SystemExit", "GeneratorExit", "KeyboardInterrupt"
+    house.suite(*map(fault, ("kill", "sleep", "raise", "diverge", "memory", "unsupported", *leaving)), n=3)
     code, out, err = house.run("--jobs", "2", "--timeout", "8")
     assert (code, err) == (1, "")
     records = house.records()
@@ -152,7 +153,7 @@ def test_every_failure_costs_its_own_record_only(house: House) -> None:
         **dict.fromkeys("012", "ok"),
         "kill": "error",
         "sleep": "timeout",
-        "raise": "error",
+        **dict.fromkeys(("raise", *leaving), "error"),
         "diverge": "diverged",
         "memory": "oom",
         "unsupported": "unsupported",
@@ -163,10 +164,27 @@ def test_every_failure_costs_its_own_record_only(house: House) -> None:
     assert (died.phase, died.type) == ("run", "WorkerDied")
     assert "-9" in died.message
     assert (late.type, late.message) == ("TimeoutError", "longer than --timeout 8 s")
+    for kind in leaving:
+        error = records[kind].error
+        assert error is not None and (error.phase, error.type) == ("setup", kind)
+        assert error.message.startswith("a toy left (toys.py:")
     *lines, last = out.splitlines()
-    assert [line.split()[0] for line in lines] == [f"[{i}/9]" for i in range(1, 10)]
-    assert last == "1 diverged, 2 error, 3 ok, 1 oom, 1 timeout, 1 unsupported; records in results"
+    assert [line.split()[0] for line in lines] == [f"[{i}/12]" for i in range(1, 13)]
+    assert last == "1 diverged, 5 error, 3 ok, 1 oom, 1 timeout, 1 unsupported; records in results"
     assert (house.store.root / "cards" / "methods" / "toy_full.json").is_file()
+
+
+def test_a_worker_that_dies_after_its_record_is_written_loses_nothing(house: House) -> None:
+    house.suite(n=2)
+    suite = house.folder / "suite.toml"
+    suite.write_text(suite.read_text().replace("toy/bright", "toy/last"))
+    code, out, err = house.run("--jobs", "1")
+    assert (code, out.splitlines()[-1], err) == (0, "2 ok; records in results", "")
+    assert len({process for _, _, process in house.log}) == 2  # each died, after its run
+    before = house.files()
+    code, out, err = house.run("--jobs", "1", "--existing", "overwrite")
+    assert (code, out.splitlines()[-1], err) == (0, "2 ok; records in results", "")
+    assert all(after[1] > before[run_id][1] for run_id, after in house.files().items())
 
 
 def test_existing_records(house: House, invoke: Callable[..., Any]) -> None:

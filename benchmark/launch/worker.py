@@ -7,6 +7,7 @@ import os
 import threading
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -83,8 +84,10 @@ def work(spec: Spec, place: Path | None = None) -> Outcome:
     start = time.perf_counter()
     place = place or _options.place(spec)
     record = _profile(spec, _options, place) if isinstance(spec, CostSpec) else _run(spec, _options, place)
+    problem = _write_cards(spec, _options) if record.status == "ok" else None
     return_freed_memory()
-    return Outcome.of(record, time.perf_counter() - start)
+    outcome = Outcome.of(record, time.perf_counter() - start)
+    return replace(outcome, message=problem) if problem else outcome
 
 
 def carry_out(job: tuple[Spec, Path]) -> Outcome:
@@ -93,7 +96,7 @@ def carry_out(job: tuple[Spec, Path]) -> Outcome:
         return work(*job)
     except PeftmarkError as error:
         message = str(error)
-    except Exception as error:  # the record could not be written
+    except BaseException as error:  # the record could not be written
         message = f"{type(error).__name__}: {error}"
     return Outcome(spec=job[0], status="error", figure=None, seconds=0.0, message=message)
 
@@ -107,9 +110,6 @@ def _run(spec: RunSpec, options: Options, place: Path) -> RunRecord:
     kept = predictions if options.predictions else None
     record = run(spec, torch.device(options.device), checkpoint, adapter, _cache, kept)
     store.write(record, place)
-    if record.status == "ok":
-        write_pair_cards(store.root, spec.method.name, spec.backbone.name)
-        write_task_card(store.root, *load_task(spec.task.name, draw_of(spec.task.name, spec.seed)))
     return record
 
 
@@ -118,6 +118,17 @@ def _profile(spec: CostSpec, options: Options, place: Path) -> CostRecord:
     measured = spec.hardware_class is not None
     record = profile(spec, torch.device(options.device) if measured else None, speed=measured)
     store.write_cost(record, place)
-    if record.status == "ok":
-        write_pair_cards(store.root, spec.method.name, spec.backbone)
     return record
+
+
+def _write_cards(spec: Spec, options: Options) -> str | None:
+    """What the board says of a run's method, backbone and task; why it cannot be written, which spoils no record."""
+    try:
+        if isinstance(spec, CostSpec):
+            write_pair_cards(options.results, spec.method.name, spec.backbone)
+        else:
+            write_pair_cards(options.results, spec.method.name, spec.backbone.name)
+            write_task_card(options.results, *load_task(spec.task.name, draw_of(spec.task.name, spec.seed)))
+    except Exception as error:
+        return f"recorded, but no card of it can be written: {type(error).__name__}: {error}"
+    return None

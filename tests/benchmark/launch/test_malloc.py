@@ -50,7 +50,9 @@ def test_a_process_takes_the_memory_of_a_step_once() -> None:
 def test_a_worker_gives_it_back_after_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
     monkeypatch.setattr(worker, "_options", object())
-    monkeypatch.setattr(worker, "_run", lambda spec, options, place: events.append("run"))
+    monkeypatch.setattr(
+        worker, "_run", lambda spec, options, place: events.append("run") or SimpleNamespace(status="error")
+    )
     monkeypatch.setattr(worker, "return_freed_memory", lambda: events.append("returned"))
     monkeypatch.setattr(worker, "Outcome", SimpleNamespace(of=lambda record, seconds: events.append("told")))
     for _ in range(2):

@@ -1,0 +1,195 @@
+"""What a machine does to a suite: nothing that is finished is lost, and the same command goes on with the rest.
+
+Deaths of workers and of the driver are in `test_local`; here disks, clocks, data, and kills at random moments.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from peftmark.results import RunRecord, Store
+from peftmark.tools.chaos import chaos, members
+
+PATIENCE = 90.0
+
+
+class Suite:
+    """A command on toys, in a process of its own, again and again on one results folder."""
+
+    def __init__(self, folder: Path, toys: Path) -> None:
+        self.folder = folder
+        self.words = ["run", "--method", "toy_full", "--backbone", "toy/pixels", "--import", str(toys)]
+        self.words += ["--device", "cpu", "--jobs", "1", "--set", "protocol.epochs=1", "--results", "results"]
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, *words: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "peftmark", *self.words, *map(str, words)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        self.started.append(subprocess.Popen(command, cwd=self.folder, start_new_session=True, **pipes))  # type: ignore[call-overload]
+        return self.started[-1]
+
+    def end(self, command: subprocess.Popen[str]) -> tuple[int, list[str], str]:
+        out, err = command.communicate(timeout=PATIENCE)
+        assert "Traceback" not in out + err
+        return command.returncode, out.splitlines(), err
+
+    def run(self, *words: object) -> tuple[int, list[str], str]:
+        return self.end(self.start(*words))
+
+    def wait_for_a_record(self) -> None:
+        end = time.monotonic() + PATIENCE
+        while not list((self.folder / "results").glob("*.json")):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    def records(self) -> list[RunRecord]:
+        records, problems = Store(self.folder / "results").load()
+        assert problems == []
+        return records
+
+
+@pytest.fixture
+def suite(tmp_path: Path, toys: Path) -> Iterator[Suite]:
+    made = Suite(tmp_path, toys)
+    yield made
+    for command in made.started:
+        for process in members(command.pid):
+            os.kill(process, signal.SIGKILL)
+        command.communicate()
+
+
+def seeds(n: int) -> list[str]:
+    return [word for seed in range(n) for word in ("--seed", str(seed))]
+
+
+Mount = Callable[[str], None]
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    """Make the results folder a file system of its own, over what was there, or change how large it is."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+
+    def call(options: str) -> None:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+
+    if shutil.which("mount") is None:
+        pytest.skip("there is no mount here")
+    yield call
+    while folder.is_mount():
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk(suite: Suite, mount: Mount, tmp_path: Path) -> None:
+    """What fits is kept and whole, the others say what is wrong; with room again the same command makes the rest."""
+    mount("size=48k")
+    asked = ["--task", "toy/bright", *seeds(16)]
+    code, lines, _ = suite.run(*asked)
+    kept = {record.run_id: record for record in suite.records()}
+    assert code == 1
+    assert 1 <= len(kept) < 16
+    assert {record.status for record in kept.values()} <= {"ok", "error"}
+    assert sum("No space left on device" in line for line in lines) >= 16 - len(kept)
+    assert list((tmp_path / "results").rglob("*.tmp")) == []
+    mount("remount,size=4m")
+    code, lines, err = suite.run(*asked)
+    ok = sum(record.status == "ok" for record in kept.values())
+    assert (code, err) == (0, "")
+    assert lines[-1] == f"{16 - ok} ok; {ok} were finished before; records in results"
+    after = {record.run_id: record for record in suite.records()}
+    assert len(after) == 16
+    assert all(after[run_id] == record for run_id, record in kept.items() if record.status == "ok")
+
+
+def test_a_results_folder_that_becomes_unwritable(suite: Suite, mount: Mount, tmp_path: Path) -> None:
+    """A file system that cannot be written lies over it for a while: root may write to any folder."""
+    asked = ["--task", "toy/bright", *seeds(4), "--set", "method.seconds=0.5"]
+    command = suite.start(*asked)
+    suite.wait_for_a_record()
+    mount("ro")
+    code, lines, _ = suite.end(command)
+    subprocess.run(["umount", "--lazy", str(tmp_path / "results")], check=True)
+    kept = suite.records()
+    assert code == 1
+    assert 1 <= len(kept) < 4
+    assert sum("error" in line and "Read-only file system" in line for line in lines) == 4 - len(kept)
+    code, lines, err = suite.run(*asked)
+    assert (code, err, lines[-1]) == (
+        0,
+        "",
+        f"{4 - len(kept)} ok; {len(kept)} were finished before; records in results",
+    )
+    assert all(record in suite.records() for record in kept)
+
+
+def test_two_drivers_on_one_folder(suite: Suite) -> None:
+    asked = ["--task", "toy/bright", *seeds(2), "--set", "method.seconds=1.5"]
+    first = suite.start(*asked)
+    suite.wait_for_a_record()
+    code, lines, err = suite.run(*asked)
+    assert (code, lines) == (2, [])
+    assert err.startswith("peftmark: another peftmark command is writing to results: wait for it")
+    assert (suite.end(first)[0], len(suite.records())) == (0, 2)
+    assert suite.run(*asked)[1] == ["nothing to run; 2 were finished before; records in results"]
+
+
+def test_a_clock_that_jumps(suite: Suite, tmp_path: Path) -> None:
+    """By a day whenever it is asked, in the driver and in the workers: no run takes too long."""
+    plugin = tmp_path / "jump.py"
+    plugin.write_text(
+        "import itertools, time\nreal, days = time.time, itertools.count()\n"
+        "time.time = lambda: real() + 86_400 * next(days)\n"
+    )
+    code, lines, err = suite.run("--task", "toy/bright", *seeds(3), "--timeout", 60, "--import", plugin)
+    assert (code, lines[-1], err) == (0, "3 ok; records in results", "")
+
+
+def test_data_that_vanish(suite: Suite, tmp_path: Path) -> None:
+    """While a suite is at work: runs on them say so, the others are done; with the data again so are these."""
+    for task in ("stays", "goes"):
+        for name, color in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
+            (tmp_path / task / name).mkdir(parents=True)
+            for number in range(6):
+                Image.new("RGB", (8, 8), tuple(min(c + number, 255) for c in color)).save(
+                    tmp_path / task / name / f"{number}.png"
+                )
+    asked = ["--task", "folder/stays", "--task", "folder/goes", *seeds(2), "--set", "method.seconds=0.8"]
+    command = suite.start(*asked)
+    suite.wait_for_a_record()
+    (tmp_path / "goes").rename(tmp_path / "gone")
+    code, lines, _ = suite.end(command)
+    found = {(record.spec.task.name.rpartition("/")[2], record.spec.seed): record for record in suite.records()}
+    assert code == 1
+    assert len(found) == 4
+    assert {found["stays", seed].status for seed in (0, 1)} == {"ok"}
+    failed = [record for record in found.values() if record.status != "ok"]
+    assert failed and all(record.spec.task.name.endswith("goes") for record in failed)
+    assert all(record.error is not None and record.error.phase == "data" for record in failed)
+    assert sum("goes" in line and "error" in line for line in lines) >= len(failed)
+    (tmp_path / "gone").rename(tmp_path / "goes")
+    code, lines, _ = suite.run(*asked)
+    assert code == 0
+    assert lines[-1] == f"{len(failed)} ok; {4 - len(failed)} were finished before; records in results"
+
+
+def test_kills_at_random_moments(tmp_path: Path) -> None:
+    """`python -m tools.chaos` does a hundred."""
+    report = chaos(tmp_path, kills=5, runs=12, seconds=0.1, jobs=2, pause_s=1.5, seed=1, timeout_s=60)
+    assert (report.lost, report.changed, report.unequal, report.problems) == (0, 0, 0, [])
+    assert report.kills.total() == 5
+    assert report.runs == 12 * report.rounds

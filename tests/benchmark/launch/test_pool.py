@@ -112,11 +112,12 @@ def test_a_machine_without_room_for_processes(started: list[Process], monkeypatc
 
 
 def test_closing_ends_all_at_once(started: list[Process]) -> None:
-    running = Pool(3, evaluator()).run(["0", *["__import__('time').sleep(600)"] * 5])
-    assert next(running) == ("0", 0)
+    short, long = (f"__import__('time').sleep({seconds})" for seconds in (1, 600))
+    running = Pool(6, evaluator()).run([short] * 6 + [long] * 9)
+    assert [next(running) for _ in range(6)] == [(short, None)] * 6  # each is given a long one then
     begin = time.monotonic()
     running.close()
-    assert len(started) == 3 and not any(process.lives() for process in started)
+    assert len(started) == 6 and not any(process.lives() for process in started)
     assert time.monotonic() - begin < 5
 
 

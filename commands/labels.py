@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..benchmark.plan.runs import Spec
-    from ..results import CostSpec
+    from ..results import CostSpec, RunSpec
 
 
 def label(spec: Spec) -> str:
@@ -17,8 +17,17 @@ def label(spec: Spec) -> str:
     changed = "".join(f" {key}={value}" for key, value in _not_default(spec).items())
     if isinstance(spec, RunSpec):
         faithful = f"  {FAITHFUL}" if spec.protocol.faithful else ""
-        return f"{spec.method.name}{changed}  {spec.backbone.name}  {spec.task.name}  seed {spec.seed}{faithful}"
+        searched = f"  {_of_search(spec)}" if spec.tuning else ""
+        where = f"{spec.backbone.name}  {spec.task.name}"
+        return f"{spec.method.name}{changed}  {where}  seed {spec.seed}{searched}{faithful}"
     return f"{spec.method.name}{changed}  {spec.backbone}  {_setting(spec)}"
+
+
+def _of_search(spec: RunSpec) -> str:
+    tuning = spec.tuning
+    assert tuning
+    what = "trial" if tuning.stage == "trial" else "tuned, as trial"
+    return f"{what} {spec.trial}, learning rate {tuning.learning_rate:g}"
 
 
 def _setting(spec: CostSpec) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,12 @@ from .progress import Patience, carry_out, is_terminal, say, summarize
 from .settings import import_option, parse_settings
 
 if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Sequence
+
+    from ..benchmark.launch.outcome import Options
     from ..benchmark.plan.runs import Plan, Spec
+    from ..results import Store
 
 
 @click.command("run")
@@ -38,6 +44,18 @@ if TYPE_CHECKING:
     "--preset",
     type=click.Choice(["faithful"]),
     help="Run methods as their own repositories do, where these say how: badged, never ranked.",
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(1, 1000),
+    metavar="K",
+    help="Tune every method with K trials each; what they choose trains on training and validation data and is tested.",
+)
+@click.option(
+    "--studies",
+    type=click.IntRange(1),
+    metavar="S",
+    help="Deal the trials into S studies that choose apart; by default 3 where each has 5 or more.",
 )
 @click.option("--launcher", type=click.Choice(["local"]), default="local", show_default=True)
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Workers; by default one a core, one with a GPU.")
@@ -80,6 +98,8 @@ def run_command(
     existing: str,
     protocol: str,
     preset: str | None,
+    trials: int | None,
+    studies: int | None,
     launcher: str,
     jobs: int | None,
     device: str | None,
@@ -104,9 +124,9 @@ def run_command(
         parsed["protocol"]["precision"] = precision
 
     from ..benchmark.environment import find_device, hardware_class
-    from ..benchmark.plan.pending import plan_state
     from ..benchmark.plan.runs import Request, plan
     from ..benchmark.plan.shard import Shard
+    from ..benchmark.tuning.search import finals
     from ..results import Store
 
     slice_ = Shard.parse(shard) if shard else None
@@ -125,24 +145,21 @@ def run_command(
                 preset=preset or "",
                 hardware_class=hardware_class(found) if found.type == "cuda" else None,
                 partial=dry_run or available,
+                trials=trials,
+                studies=studies,
                 progress=patience,
             )
         )
     for note in planned.notes:
         say(note, err=True)
     if slice_ is not None:
-        whole, planned = len(planned.specs), replace(planned, specs=slice_.of(planned.specs))
+        whole = len(planned.specs)
+        searches = [search for search in planned.searches if slice_.holds(search.trials[0])]
+        planned = replace(planned, specs=slice_.of(planned.specs), searches=searches)
         say(f"shard {shard}: {len(planned.specs):,} of {whole:,} runs", err=True)
     store = Store(results)
     if dry_run:
-        with Patience("looking for records") as patience:
-            state = plan_state(planned.specs, store, existing, patience)
-        for spec in state.todo:
-            click.echo(f"{spec.id}  {label(spec)}")
-        for reason in planned.absent.values():
-            click.echo(f"missing: {reason}")
-        click.echo(f"{len(state.todo)} to run, {sum(state.done.values())} finished, in {results}")
-        _say_estimate(planned, throughput)
+        _say_plan(planned, store, existing, throughput)
         return
     from ..benchmark.launch.outcome import Options
 
@@ -159,17 +176,70 @@ def run_command(
         cache=cache,
         launcher=parsed["launcher"],
     )
+    if planned.searches:
+        _say_estimate(planned, throughput)
     with store.lock():
         store.remove_temporary_files()
-        with Patience("looking for records") as patience:  # under the lock: another command may just have ended
-            state = plan_state(planned.specs, store, existing, patience)
-        for path in state.damaged:
-            say(f"{path} is damaged: set aside as {store.set_aside(path)}, run again", err=True)
-        todo, absent = _prepare(state.todo, planned.absent, available)
-        counts = carry_out(todo, replace(options, places=state.places), launcher)
-    summarize(counts, state.done, results)
+        absent = dict(planned.absent)
+        for reason in absent.values():
+            say(f"left out: {reason}", err=True)
+        carry = partial(_carry_out, store=store, existing=existing, options=options, launcher=launcher)
+        counts, done = carry(planned.specs, absent=absent, available=available)
+        if planned.searches:
+            chosen, without = finals(planned.searches, store)
+            if without:
+                say(f"{without} searches have trials without a record: the same command goes on with them", err=True)
+            of_finals, done_before = carry(chosen, absent=absent, available=available)
+            counts, done = counts + of_finals, done + done_before
+    summarize(counts, done, results)
     if absent:
         raise SystemExit(1)
+
+
+def _carry_out(
+    specs: Sequence[Spec],
+    *,
+    store: Store,
+    existing: str,
+    options: Options,
+    launcher: str,
+    absent: dict[str, str],
+    available: bool,
+) -> tuple[Counter[str], Counter[str]]:
+    """Run what has no finished record yet. Statuses of what was run, and of what was finished before.
+
+    What cannot be run is added to `absent`, with the reason.
+    """
+    from ..benchmark.plan.pending import plan_state
+
+    with Patience("looking for records") as patience:  # under the lock: another command may just have ended
+        state = plan_state(specs, store, existing, patience)
+    for path in state.damaged:
+        say(f"{path} is damaged: set aside as {store.set_aside(path)}, run again", err=True)
+    todo = _prepare(state.todo, absent, available)
+    return carry_out(todo, replace(options, places=state.places), launcher), state.done
+
+
+def _say_plan(planned: Plan, store: Store, existing: str, throughput: float | None) -> None:
+    """What would be run, what is missing, and what it would take."""
+    from ..benchmark.plan.pending import plan_state
+    from ..benchmark.tuning.search import finals
+
+    specs = list(planned.specs)
+    open_searches = 0
+    if planned.searches:
+        chosen, open_searches = finals(planned.searches, store)
+        specs += chosen
+    with Patience("looking for records") as patience:
+        state = plan_state(specs, store, existing, patience)
+    for spec in state.todo:
+        click.echo(f"{spec.id}  {label(spec)}")
+    for reason in planned.absent.values():
+        click.echo(f"missing: {reason}")
+    click.echo(f"{len(state.todo)} to run, {sum(state.done.values())} finished, in {store.root}")
+    if open_searches:
+        click.echo(f"and what {open_searches} searches choose, when their trials are done")
+    _say_estimate(planned, throughput)
 
 
 def _say_estimate(planned: Plan, throughput: float | None) -> None:
@@ -186,11 +256,11 @@ def _say_estimate(planned: Plan, throughput: float | None) -> None:
     )
 
 
-def _prepare(todo: list[Spec], absent: dict[str, str], available: bool) -> tuple[list[Spec], dict[str, str]]:
+def _prepare(todo: list[Spec], absent: dict[str, str], available: bool) -> list[Spec]:
     """Decode what the runs need, once, before they start.
 
     Returns:
-        What can be run, and what is not there, with the reason, each said on stderr.
+        What can be run. What cannot, for something is not there, is added to `absent` and said on stderr.
 
     Raises:
         PeftmarkError: where data cannot be read, unless what is `available` is to be run.
@@ -198,7 +268,6 @@ def _prepare(todo: list[Spec], absent: dict[str, str], available: bool) -> tuple
     from ..results import RunSpec
     from ..tasks import draw_of, make_task
 
-    absent = dict(absent)
     runs = [spec for spec in todo if isinstance(spec, RunSpec)]
     for name, draw in dict.fromkeys((run.task.name, draw_of(run.task.name, run.seed)) for run in runs):
         try:
@@ -207,10 +276,10 @@ def _prepare(todo: list[Spec], absent: dict[str, str], available: bool) -> tuple
         except PeftmarkError as error:
             if not available:
                 raise
-            absent[f"task {name}"] = str(error)
-    for reason in absent.values():
-        say(f"left out: {reason}", err=True)
-    return [spec for spec in todo if not (isinstance(spec, RunSpec) and f"task {spec.task.name}" in absent)], absent
+            if f"task {name}" not in absent:
+                absent[f"task {name}"] = str(error)
+                say(f"left out: {error}", err=True)
+    return [spec for spec in todo if not (isinstance(spec, RunSpec) and f"task {spec.task.name}" in absent)]
 
 
 class _Decoding:

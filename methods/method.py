@@ -18,6 +18,7 @@ from .ranges import hyperparameters, range_of
 if TYPE_CHECKING:
     from ..tasks import Targets
     from .adapted_model import AdaptedModel
+    from .search_space import Dimension
 
 Batches: TypeAlias = "Iterable[tuple[Tensor, Targets]]"
 """(images, targets) pairs."""
@@ -224,6 +225,14 @@ class Method:
 
     def after_step(self, model: AdaptedModel, context: Context) -> None:
         """Look at or change parameters after the optimizer's step, which `context.step` counts; gradients are there."""
+
+    def search_space(self) -> Mapping[str, Dimension]:
+        """What of the method is searched when it is tuned, by field; the same for every task.
+
+        Its learning rate always is, between its family's bounds unless there is a ``learning_rate`` here. What changes
+        how much is trained is not searched: a tuned row costs what the default's costs.
+        """
+        return {}
 
     def config(self) -> dict[str, Any]:
         """Every hyper-parameter, defaults included, as plain data."""

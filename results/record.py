@@ -90,8 +90,9 @@ class TuningSpec(SpecPart, frozen=True, omit_defaults=True):
         tuner: how trials' values come about: ``halton`` or ``optuna``.
         trials: the budget, as trials of full length; each study's first is the method's default.
         studies: among how many the trials are dealt; each chooses for itself.
-        points_sha256: of the list that the trials' values come from; None where a tuner finds its own.
+        space: what is searched, in words, by name. What of it is a hyper-parameter is in the method's configuration.
         learning_rate: of what the method trains, in place of the protocol's.
+        points_sha256: of the list that the trials' values come from; None where a tuner finds its own.
         study: whose trial it is, where the studies of a tuner do not share theirs.
     """
 
@@ -99,6 +100,7 @@ class TuningSpec(SpecPart, frozen=True, omit_defaults=True):
     tuner: str
     trials: int
     studies: int
+    space: dict[str, str]
     learning_rate: float
     points_sha256: str | None = None
     study: int | None = None

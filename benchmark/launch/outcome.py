@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...results import CostRecord, CostSpec, Quality, RunRecord
+from ...results import CostRecord, CostSpec, RunRecord
 from ...results.store import COSTS
 from ..plan.runs import Spec
 
@@ -37,13 +37,15 @@ class Outcome:
 
 
 def _headline(record: RunRecord | CostRecord) -> str | None:
-    if isinstance(record, RunRecord):
-        return _figure(record.quality) if record.quality else None
-    return f"{record.memory.estimated.train_peak_allocated_bytes / 2**30:.2f} GiB" if record.memory else None
+    if isinstance(record, CostRecord):
+        return f"{record.memory.estimated.train_peak_allocated_bytes / 2**30:.2f} GiB" if record.memory else None
+    if record.trial:
+        return f"{_figure(record.trial.validation, record.trial.unit)} on validation"
+    return _figure(record.quality.test, record.quality.unit) if record.quality else None
 
 
-def _figure(quality: Quality) -> str:
-    return f"{quality.test:5.1f}" if quality.unit == "percent" else f"{quality.test:.4g} {quality.unit}"
+def _figure(value: float, unit: str) -> str:
+    return f"{value:5.1f}" if unit == "percent" else f"{value:.4g} {unit}"
 
 
 @dataclass(frozen=True)

@@ -31,14 +31,14 @@ class Estimate:
 def estimate(plan: Plan) -> Estimate:
     """From the tasks' sizes, the protocol's epochs and the methods' phases; no data need be there."""
     runs = unknown = trained = evaluated = 0
-    for (name, epochs), count in plan.wanted.items():
+    for (name, epochs, stage), count in plan.wanted.items():
         sizes = TASKS[name](name).expected_sizes()
         if sizes is None or plan.protocol is None:
             unknown += count
             continue
         train, validation, test = sizes
-        both = plan.protocol.final_training == "train+validation"
+        both = stage == "final" or (stage is None and plan.protocol.final_training == "train+validation")
         runs += count
         trained += round(count * epochs * plan.protocol.epochs * (train + validation * both))
-        evaluated += count * (test + validation * (not both))
+        evaluated += count * (test * (stage != "trial") + validation * (not both))
     return Estimate(runs, unknown, trained, evaluated)

@@ -36,8 +36,8 @@ def plan_state(
 
     Args:
         progress: called now and then with how many runs were looked for, and of how many.
-        existing: ``skip`` counts ok, unsupported, oom, diverged and timeout as finished, ``retry`` only ok,
-            ``overwrite`` nothing.
+        existing: ``skip`` counts ok, unsupported, oom, diverged and timeout as finished, of a trial also what failed
+            while it trained: it has cost a trial; ``retry`` only ok; ``overwrite`` nothing.
     """
     todo, damaged, places, done = [], [], {}, Counter[str]()
     paths = store.paths() | store.cost_paths()
@@ -47,11 +47,11 @@ def plan_state(
             progress(number, len(specs))
         path = paths.get(spec.id)
         try:
-            status = _status(spec, path) if path else None
+            status, spent = _status(spec, path) if path else (None, False)
         except (PeftmarkError, OSError):
             damaged.append(cast(Path, path))
-            path = status = None
-        if status in finished:
+            path, status, spent = None, None, False
+        if status is not None and (status in finished or (spent and existing == "skip")):
             done[status] += 1
         else:
             todo.append(spec)
@@ -60,15 +60,20 @@ def plan_state(
     return PlanState(todo, done, damaged, places)
 
 
-def _status(spec: Spec, path: Path) -> str:
-    """Raises PeftmarkError where the file does not hold the spec's record."""
-    data = path.read_bytes()
+def _status(spec: Spec, path: Path) -> tuple[str, bool]:
+    """A record's status, and whether it is of a trial that failed once it trained.
+
+    Raises:
+        PeftmarkError: where the file does not hold the spec's record.
+    """
+    data, spent = path.read_bytes(), False
     if isinstance(spec, CostSpec):
         cost = decode_cost(data, path, spec)
         name, status = cost.cost_id, str(cost.status)
     else:
         run = decode_record(data, path, spec)
         name, status = run.run_id, str(run.status)
+        spent = spec.is_trial and run.error is not None and run.error.phase not in ("data", "setup")
     if name != spec.id:
         raise PeftmarkError(f"{path} holds another record")
-    return status
+    return status, spent

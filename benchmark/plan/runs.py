@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
+
+import msgspec
 
 from ...backbones import find_backbone
 from ...backbones.anatomy.quantized import check_held
 from ...errors import PeftmarkError
 from ...methods import Method, make_method
+from ...methods.search_space import LEARNING_RATE, search_space
 from ...registry import METHODS, TASKS
 from ...results import (
     FAITHFUL,
@@ -21,14 +24,18 @@ from ...results import (
     ProtocolSpec,
     RunSpec,
     TaskSpec,
+    TuningSpec,
     check_recordable,
 )
 from ...results.store import no_garbage_collection
+from ...results.tuning import number_of_trials
 from ...tasks import draw_of, make_task
+from ..tuning.points import points_sha256, values
+from ..tuning.search import Search
 from .costs import suite_costs
 from .preset import CHANGED, Settings, load_presets
 from .protocol import Protocol, load_protocol
-from .suite import Suite, find_suite, narrowed
+from .suite import Budget, Suite, find_suite, narrowed
 
 
 @dataclass
@@ -39,6 +46,7 @@ class Request:
         preset: ``faithful`` runs methods as their official repositories do, where these say how.
         hardware_class: of the GPU on which profiles are measured; None estimates them.
         progress: called now and then with how many runs are planned, and of how many.
+        trials, studies: tune every method with this budget, in place of the suite's own (see `Budget`).
         partial: whether runs whose data or weights are not there are left out of the plan, which then lists them.
 
     Raises (when planned):
@@ -56,10 +64,28 @@ class Request:
     preset: str = ""
     hardware_class: str | None = None
     partial: bool = False
+    trials: int | None = None
+    studies: int | None = None
     progress: Callable[[int, int], None] = lambda done, total: None
 
 
 Spec = RunSpec | CostSpec
+
+
+Stage = Literal["trial", "final"] | None
+"""Of a search; None of any other run."""
+
+
+class Wanted(NamedTuple):
+    """A kind of run.
+
+    Attributes:
+        epochs: what its method's phases are, in the protocol's epochs.
+    """
+
+    task: str
+    epochs: float
+    stage: Stage = None
 
 
 @dataclass(frozen=True)
@@ -67,10 +93,11 @@ class Plan:
     """Runs and profiles to be done, and what is needed to do them on this machine.
 
     Attributes:
+        specs: of a search, the trials: what they choose is not known yet.
+        searches: whose trials these are.
         checkpoints: local weights files by sha256: a spec names weights by their hash, not by where they lie.
         protocol: of the runs; None where there are only profiles.
-        wanted: how many runs were asked for, with those that cannot be planned, by task and by what its method's phases
-            are in the protocol's epochs.
+        wanted: how many runs were asked for, with those that cannot be planned; of final runs the most there can be.
         absent: data and weights that are not there, with the reason.
         notes: what a user should know of the plan, a line each.
     """
@@ -78,7 +105,8 @@ class Plan:
     specs: list[Spec]
     checkpoints: dict[str, Path]
     protocol: Protocol | None = None
-    wanted: Counter[tuple[str, float]] = field(default_factory=Counter)
+    wanted: Counter[Wanted] = field(default_factory=Counter)
+    searches: list[Search] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -105,23 +133,64 @@ def _plan_runs(suite: Suite | None, request: Request) -> Plan:
         raise PeftmarkError(f"nothing to run in suite {request.suite}: {methods} cannot do {tasks} (another track)")
     preset = request.preset or (suite.preset if suite else "")
     prepared, notes = _with_presets(pairs, request) if preset else ([(pair, Settings()) for pair in pairs], [])
-    specs = _Specs(protocol_name, request)
-    seeds = request.seeds or (suite.seeds if suite else [0])
-    made = [specs.make(*pair, settings) for pair, settings in prepared]
+    specs = _Specs(protocol_name, protocol, request)
+    budget = _budget(suite, request)
     planned: dict[str, RunSpec] = {}
-    with no_garbage_collection():
-        for number, seed in enumerate(seeds):
-            request.progress(number * len(made), len(seeds) * len(made))
-            for of_seed in made:
-                if (spec := of_seed(seed)) is not None:
-                    planned[spec.run_id] = spec
+    wanted = Counter[Wanted]()
+    searches: list[Search] = []
+    stages: list[tuple[Stage, int]]
+    if budget is not None:
+        if preset:
+            raise PeftmarkError("--preset says what there is to tune: leave it out, or --trials")
+        searches = [found for pair, _ in prepared if (found := specs.search(*pair, budget)) is not None]
+        planned = {trial.run_id: trial for search in searches for trial in search.trials}
+        trials = number_of_trials(budget.trials, budget.number_of_studies)
+        stages = [("trial", trials), ("final", budget.number_of_studies * len(budget.seeds))]
+    else:
+        seeds = request.seeds or (suite.seeds if suite else [0])
+        made = [specs.make(*pair, settings) for pair, settings in prepared]
+        with no_garbage_collection():
+            for number, seed in enumerate(seeds):
+                request.progress(number * len(made), len(seeds) * len(made))
+                for of_seed in made:
+                    if (spec := of_seed(seed)) is not None:
+                        planned[spec.run_id] = spec
+        stages = [(None, len(seeds))]
     check_held(protocol.frozen_dtype)
     if specs.absent and not request.partial:
         raise PeftmarkError(_all_absent(specs.absent))
-    wanted = Counter[tuple[str, float]]()
     for (_, task, method, config), settings in prepared:
-        wanted[task, specs.epochs(method, config, settings, protocol.epochs)] += len(seeds)
-    return Plan(list(planned.values()), specs.checkpoints, protocol, wanted, specs.absent, notes)
+        epochs = specs.epochs(method, config, settings, protocol.epochs)
+        wanted.update({Wanted(task, epochs, stage): count for stage, count in stages})
+    return Plan(list(planned.values()), specs.checkpoints, protocol, wanted, searches, specs.absent, notes)
+
+
+def _budget(suite: Suite | None, request: Request) -> Budget | None:
+    """The request's own, or the suite's; None where nothing is tuned.
+
+    Raises:
+        PeftmarkError: where there is none such.
+    """
+    of_suite = suite.tuning if suite else None
+    if request.trials is None and of_suite is None:
+        if request.studies is not None:
+            raise PeftmarkError("--studies are of trials: give --trials, too")
+        return None
+    for name in ("learning_rate", "final_training"):
+        if name in request.protocol_settings:
+            raise PeftmarkError(f"--set protocol.{name}: a search has its own; leave it out, or --trials")
+    table: dict[str, Any] = msgspec.to_builtins(of_suite) if of_suite else {}
+    if request.trials is not None:
+        table |= {"trials": request.trials, "studies": request.studies}
+    elif request.studies is not None:
+        table["studies"] = request.studies
+    if request.seeds:
+        table["seeds"] = list(request.seeds)
+    try:
+        return msgspec.convert(table, Budget)
+    except msgspec.ValidationError as error:
+        hint = " (--seed gives those of the final runs)" if request.seeds else ""
+        raise PeftmarkError(f"what is to be tuned: {error}{hint}") from error
 
 
 def _all_absent(absent: Mapping[str, str]) -> str:
@@ -213,7 +282,8 @@ def _select(pairs: list[Pair], request: Request) -> list[Pair]:
 class _Specs:
     """Makes specs; remembers what is costly to find out (weights' hashes, split hashes), and what seeds share."""
 
-    def __init__(self, protocol: str, request: Request) -> None:
+    def __init__(self, name: str, protocol: Protocol, request: Request) -> None:
+        self.name = name
         self.protocol = protocol
         self.request = request
         self.methods: dict[tuple[str, str], tuple[Method, MethodSpec]] = {}
@@ -243,6 +313,43 @@ class _Specs:
 
         return of_seed
 
+    def search(self, backbone: str, task: str, method: str, config: Mapping[str, Any], budget: Budget) -> Search | None:
+        """Trial 0 is what is run without a search. What the request sets is not searched.
+
+        None where the data or the weights are not there, which `absent` then says.
+        """
+        made, _ = self._method(method, config, Settings())
+        space = search_space(method, made)
+        space = {key: dimension for key, dimension in space.items() if key not in self.request.method_settings}
+        rate = self.protocol.learning_rate_of(method, METHODS.entry(method).family)
+        tuning = TuningSpec(
+            stage="trial",
+            tuner=budget.tuner,
+            trials=budget.trials,
+            studies=budget.number_of_studies,
+            space={key: str(dimension) for key, dimension in space.items()},
+            learning_rate=rate,
+            points_sha256=points_sha256(),
+        )
+        of_trials = []
+        for trial in range(number_of_trials(budget.trials, budget.number_of_studies)):
+            found = values(space, trial) if trial else {}
+            of_trial = msgspec.structs.replace(tuning, learning_rate=found.pop(LEARNING_RATE, rate))
+            of_trials.append((of_trial, self.make(backbone, task, method, {**config, **found}, Settings())))
+
+        def run(trial: int, seed: int, stage: Literal["trial", "final"]) -> RunSpec | None:
+            of_trial, of_seed = of_trials[trial]
+            spec = of_seed(seed)
+            if spec is None:
+                return None
+            return msgspec.structs.replace(spec, trial=trial, tuning=msgspec.structs.replace(of_trial, stage=stage))
+
+        trials = [run(trial, budget.seed, "trial") for trial in range(len(of_trials))]
+        there = tuple(spec for spec in trials if spec is not None)
+        if len(there) < len(trials):
+            return None
+        return Search(there, budget.seeds, lambda trial, seed: run(trial, seed, "final"))
+
     def epochs(self, method: str, config: Mapping[str, Any], preset: Settings, own: int) -> float:
         """Of all phases of a method, in the protocol's `own` epochs."""
         phases = sum(phase.epochs for phase in self._method(method, config, preset)[0].phases())
@@ -260,8 +367,8 @@ class _Specs:
     def _protocol(self, settings: Mapping[str, Any]) -> ProtocolSpec:
         key = repr(sorted(settings.items()))
         if key not in self.protocols:
-            plain = load_protocol(self.protocol)
-            overrides = _changed(self.protocol, settings)
+            plain = load_protocol(self.name)
+            overrides = _changed(self.name, settings)
             self.protocols[key] = ProtocolSpec(name=plain.name, version=plain.version, overrides=overrides)
         return self.protocols[key]
 

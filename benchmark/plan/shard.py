@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import msgspec
-
 from ...errors import PeftmarkError
-from ...results import CostSpec, canonical_json
+from ...results import RunSpec
+from ...results.tuning import search_key, tuning_of
 from .runs import Spec
 
 
@@ -43,16 +41,6 @@ class Shard:
 
     def holds(self, spec: Spec) -> bool:
         """Whether a run is in the slice."""
-        if isinstance(spec, CostSpec) or isinstance(spec.tuning, msgspec.UnsetType):
-            return int(spec.id, 16) % self.count == self.index - 1
         # what is chosen among, and the runs of what was chosen, are in one slice, so that it can choose for itself
-        tuning = spec.tuning
-        search: list[object] = [
-            spec.backbone.name,
-            spec.backbone.weights,
-            spec.task.name,
-            spec.task.version,
-            spec.method.name,
-        ]
-        search += [tuning.tuner, tuning.trials, tuning.studies, tuning.points_sha256]
-        return int(hashlib.sha256(canonical_json(search)).hexdigest()[:16], 16) % self.count == self.index - 1
+        key = search_key(spec)[:16] if isinstance(spec, RunSpec) and tuning_of(spec) is not None else spec.id
+        return int(key, 16) % self.count == self.index - 1

@@ -53,18 +53,51 @@ class SuiteProfiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return [pair for item in self.methods for pair in _methods(item, "image", exclude)]
 
 
+class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[tuning]``: what every method may spend on its search.
+
+    Attributes:
+        trials: of full length; a trial that fails has cost one.
+        studies: among how many they are dealt, the method's default in each; by default three where each has five or
+            more, else one.
+        tuner: ``halton`` takes the trials from a committed list of points.
+        seed: of the trials.
+        seeds: of what was chosen; others than the trials', and three or more.
+    """
+
+    trials: Annotated[int, msgspec.Meta(ge=1, le=1000)]
+    studies: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    tuner: Literal["halton"] = "halton"
+    seed: Seed = 0
+    seeds: Annotated[tuple[Seed, ...], msgspec.Meta(min_length=3)] = (1, 2, 3)
+
+    def __post_init__(self) -> None:
+        if self.trials % self.number_of_studies:
+            raise ValueError(f"{self.trials} trials cannot be dealt evenly into {self.number_of_studies} studies")
+        if self.seed in self.seeds:
+            raise ValueError(f"seed {self.seed} is that of the trials: what they choose is tested with others")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds are there twice")
+
+    @property
+    def number_of_studies(self) -> int:
+        return self.studies or (3 if self.trials >= 15 and self.trials % 3 == 0 else 1)
+
+
 class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A suite file.
 
     Attributes:
         protocol: a protocol file's stem; a suite without `runs` needs none.
         preset: ``faithful``: the methods that have a recipe are run as their repositories do, the others not at all.
+        tuning: every method is tuned on every task, with its seeds in place of `seeds`.
     """
 
     description: str
     protocol: str = ""
     preset: Literal["", "faithful"] = ""
     seeds: tuple[Seed, ...] = (0,)
+    tuning: Budget | None = None
     runs: list[SuiteRuns] = []
     profiles: list[SuiteProfiles] = []
     name: str = ""
@@ -74,6 +107,8 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError("a suite needs [[runs]] or [[profiles]]")
         if self.runs and not self.protocol:
             raise ValueError("[[runs]] need a protocol")
+        if self.tuning and self.preset:
+            raise ValueError("a preset says what there is to tune: leave one of the two out")
 
     def pairs(self) -> list[tuple[str, str, str, dict[str, Any]]]:
         """(backbone, task, method, config) of every run, in the file's order, without seeds.

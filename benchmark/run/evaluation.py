@@ -37,7 +37,11 @@ class Evaluator:
         return self.inputs.trained_on != BOTH
 
     def validation(self) -> float:
-        """The metric's value on the validation split.
+        """The metric's value on the validation split. Raises as `validate` does."""
+        return self.validate()[1]
+
+    def validate(self) -> tuple[Predictions, float]:
+        """Predictions and the metric's value on the validation split.
 
         Raises:
             Unsupported: where it is what the model is trained on.
@@ -47,7 +51,7 @@ class Evaluator:
                 f"{type(self.model.method).__name__} chooses by validation figures when its training is over, and the "
                 f"protocol trains on the validation split: --set protocol.final_training=train"
             )
-        return self._predict(VALIDATION, self.data.validation)[1]
+        return self._predict(VALIDATION, self.data.validation)
 
     def score(self) -> float:
         """How good the model is on the validation split: the metric, negated where a lower one is better."""

@@ -32,17 +32,19 @@ from ...results import (
     Storage,
     TestFigure,
     Time,
+    TrialFigure,
     predictions_sha256,
     write_atomically,
     write_predictions,
 )
+from ...results.tuning import tuning_of
 from ...tasks import Task, TaskData, draw_of, make_task
 from ..environment import environment
 from ..plan.preset import load_presets
 from ..plan.protocol import protocol_of
 from .evaluation import Evaluator, as_arrays
 from .failures import error_info, status_of
-from .inputs import TRAIN, Inputs, TrainingBatches
+from .inputs import BOTH, TRAIN, VALIDATION, Inputs, TrainingBatches
 from .memory_savings import hold_frozen
 from .prefix_cache import PrefixCache
 from .training import Curve, Trainer
@@ -89,12 +91,14 @@ def run(
     """
     progress = _Progress()
     try:
-        quality = _run(spec, device, checkpoint, adapter_file, cache, predictions_file, progress)
+        found = _run(spec, device, checkpoint, adapter_file, cache, predictions_file, progress)
     except BaseException as error:  # a plug-in's SystemExit and GeneratorExit too
         if isinstance(error, KeyboardInterrupt) and multiprocessing.parent_process() is None:
             raise  # Ctrl-C, which a worker never gets
         return _record(spec, device, progress, status=status_of(error), error=error_info(error, progress.phase))
-    return _record(spec, device, progress, status="ok", quality=quality)
+    if isinstance(found, TrialFigure):
+        return _record(spec, device, progress, status="ok", trial=found)
+    return _record(spec, device, progress, status="ok", quality=found)
 
 
 def _run(
@@ -105,8 +109,12 @@ def _run(
     cache: PrefixCache | None,
     predictions_file: Path | None,
     progress: _Progress,
-) -> Quality:
-    protocol = protocol_of(spec.protocol)
+) -> Quality | TrialFigure:
+    protocol, tuning = protocol_of(spec.protocol), tuning_of(spec)
+    rate = protocol.learning_rate_of(spec.method.name, METHODS.entry(spec.method.name).family)
+    trained_on: str = protocol.final_training
+    if tuning is not None:
+        rate, trained_on = tuning.learning_rate, TRAIN if spec.is_trial else BOTH
     with progress.enter("data"):
         draw = draw_of(spec.task.name, spec.seed)
         task, data = load_task(spec.task.name, draw)
@@ -120,7 +128,7 @@ def _run(
         phases = model.method.phases()
         last = max((index for index, phase in enumerate(phases) if phase.epochs > 0), default=0)
         # what a method chooses by validation figures, it chooses before the phase that ends in the tested model
-        inputs.train_on(protocol.final_training if last == 0 else TRAIN)
+        inputs.train_on(trained_on if last == 0 else TRAIN)
         model.method.prepare(model, TrainingBatches(inputs, protocol.batch_size))
         hold_frozen(model, protocol.frozen_dtype)
         progress.params = count_parameters(model)
@@ -131,14 +139,14 @@ def _run(
         data.train.class_names,
         task.templates,
         protocol,
-        learning_rate=protocol.learning_rate_of(spec.method.name, METHODS.entry(spec.method.name).family),
+        learning_rate=rate,
         seed=spec.seed,
         validation=evaluator.score,
     )
     curve: Curve = []
     for index, phase in enumerate(phases):
         if index == last:
-            inputs.train_on(protocol.final_training)
+            inputs.train_on(trained_on)
         with progress.enter("train" if index == last else "tuning"):
             of_phase, cost = trainer.train(phase)
         curve = of_phase or curve
@@ -146,18 +154,27 @@ def _run(
             progress.phases.append(cost)
             progress.params = count_parameters(model)  # a phase may have changed what is trained
     progress.found = model.method.found()
+    metric = model.objective.metric()
+    if spec.is_trial:
+        with progress.enter("evaluation"):
+            on_validation, figure = evaluator.validate()
+        progress.storage = _store_adapter(model, adapter_file)
+        return TrialFigure(
+            metric=metric.name,
+            unit=metric.unit,
+            higher_is_better=metric.higher_is_better,
+            validation=figure,
+            predictions_sha256=predictions_sha256({VALIDATION: as_arrays(on_validation)}),
+            curve=curve,
+        )
     with progress.enter("evaluation"):
         validation = evaluator.validation() if evaluator.validates else None
         tested, figures = evaluator.tests()
         predictions = {name: as_arrays(of_split) for name, of_split in tested.items()}
         variants = evaluator.variants()
-    adapter = safetensors.torch.save(model.adapter_state_dict())
-    progress.storage = Storage(adapter_bytes=len(adapter))
-    if adapter_file is not None:
-        write_atomically(adapter_file, adapter)
+    progress.storage = _store_adapter(model, adapter_file)
     if predictions_file is not None:
         write_predictions(predictions_file, predictions)
-    metric = model.objective.metric()
     return Quality(
         metric=task.metric or metric.name,
         unit=metric.unit,
@@ -170,6 +187,14 @@ def _run(
         curve=curve,
         variants=variants,
     )
+
+
+def _store_adapter(model: AdaptedModel, file: Path | None) -> Storage:
+    """What was trained, kept where there is a file for it."""
+    adapter = safetensors.torch.save(model.adapter_state_dict())
+    if file is not None:
+        write_atomically(file, adapter)
+    return Storage(adapter_bytes=len(adapter))
 
 
 def _build(spec: RunSpec, checkpoint: Path | None, task: Task, data: TaskData) -> AdaptedModel:

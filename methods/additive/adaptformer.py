@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -12,6 +13,7 @@ from ...registry import METHODS
 from ..method import Method
 from ..parts.bottleneck import Bottleneck
 from ..ranges import Count, Rate
+from ..search_space import Dimension, LogUniform
 
 
 @METHODS.register("adaptformer", family="additive", tracks=("image", "openvocab", "video"))
@@ -29,6 +31,9 @@ class AdaptFormer(Method):
     bottleneck: Count = 64
     scale: float = 0.1
     dropout: Rate = 0.1
+
+    def search_space(self) -> Mapping[str, Dimension]:
+        return {"scale": LogUniform(0.05, 5.0)}
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

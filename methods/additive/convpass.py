@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -15,6 +16,7 @@ from ...registry import METHODS
 from ..method import Method
 from ..parts.bottleneck import quick_gelu
 from ..ranges import NOT_EMPTY, Count, Rate
+from ..search_space import Dimension, LogUniform
 
 ConvInit = Literal["identity", "xavier"]
 
@@ -89,6 +91,9 @@ class Convpass(Method):
     dropout: Rate = 0.1
     conv_init: ConvInit = "identity"
     targets: Annotated[tuple[Literal["attention", "mlp"], ...], NOT_EMPTY] = ("attention", "mlp")
+
+    def search_space(self) -> Mapping[str, Dimension]:
+        return {"scale": LogUniform(0.1, 10.0)}
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -12,6 +13,7 @@ from ...registry import METHODS
 from ..method import Method
 from ..parts.bottleneck import Bottleneck
 from ..ranges import Count, Rate
+from ..search_space import Dimension, LogUniform
 
 
 @METHODS.register("parallel_adapter", family="additive", tracks=("image", "openvocab", "video"))
@@ -30,6 +32,9 @@ class ParallelAdapter(Method):
     bottleneck: Count | None = None
     scale: float = 4.0
     dropout: Rate = 0.0
+
+    def search_space(self) -> Mapping[str, Dimension]:
+        return {"scale": LogUniform(0.5, 16.0)}
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

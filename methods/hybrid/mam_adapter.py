@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from ..additive.parallel_adapter import ParallelAdapter
 from ..additive.prefix_tuning import PrefixTuning
 from ..method import Method
 from ..ranges import Count, Rate
+from ..search_space import Dimension, LogUniform
 
 
 @METHODS.register("mam_adapter", family="hybrid", tracks=("image", "openvocab", "video"))
@@ -34,6 +36,9 @@ class MAMAdapter(Method):
     dropout: Rate = 0.0
     reparameterized: bool = False
     hidden: Count = 800
+
+    def search_space(self) -> Mapping[str, Dimension]:
+        return {"scale": LogUniform(0.5, 16.0)}
 
     def parts(self) -> tuple[PrefixTuning, ParallelAdapter]:
         return (

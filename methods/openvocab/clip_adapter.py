@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -13,6 +14,7 @@ from ...backbones import Anatomy, Insert
 from ...registry import METHODS
 from ..method import Method
 from ..ranges import Count
+from ..search_space import Dimension, Uniform
 
 
 class FeatureAdapter(Insert):
@@ -44,6 +46,9 @@ class CLIPAdapter(Method):
 
     reduction: Count = 4
     ratio: Annotated[float, Meta(ge=0, le=1)] = 0.2
+
+    def search_space(self) -> Mapping[str, Dimension]:
+        return {"ratio": Uniform(0.1, 0.9)}
 
     def adapt(self, anatomy: Anatomy) -> None:
         text = anatomy.text_tower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,6 +15,7 @@ from ..method import Context
 from ..parts.learned_context import WordsMethod, answer, learned, teacher
 from ..parts.taught_prompt import TaughtPrompt
 from ..ranges import NotNegative
+from ..search_space import Dimension, LogUniform
 
 if TYPE_CHECKING:
     from ...tasks import Targets
@@ -39,6 +41,9 @@ class KgCoOp(WordsMethod):
     looks_at_images: ClassVar[bool] = False
 
     weight: NotNegative = 8.0
+
+    def search_space(self) -> Mapping[str, Dimension]:
+        return {"weight": LogUniform(1.0, 16.0)}
 
     def prompt(self, text: TextTower) -> TaughtPrompt:
         return TaughtPrompt(text, self.context(text), text.templates)

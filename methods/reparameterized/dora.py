@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from ...registry import METHODS
 from ..method import Method
 from ..parts.low_rank import LowRank, Projection
 from ..ranges import NOT_EMPTY, Count, Rate
+from ..search_space import Dimension, LogUniform
 
 
 class Magnitude(Insert):
@@ -63,6 +65,9 @@ class DoRA(Method):
     alpha: float = 8.0
     dropout: Rate = 0.0
     targets: Annotated[tuple[Projection, ...], NOT_EMPTY] = ("q", "v")
+
+    def search_space(self) -> Mapping[str, Dimension]:
+        return {"alpha": LogUniform(1.0, 64.0)}
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

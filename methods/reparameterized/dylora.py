@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -17,6 +17,7 @@ from ..adapted_model import AdaptedModel
 from ..method import Context, Method, Variant
 from ..parts.low_rank import LowRank, Projection
 from ..ranges import NOT_EMPTY, Count, Rate
+from ..search_space import Dimension, LogUniform
 
 if TYPE_CHECKING:
     from ...tasks import Targets
@@ -81,6 +82,9 @@ class DyLoRA(Method):
     dropout: Rate = 0.0
     targets: Annotated[tuple[Projection, ...], NOT_EMPTY] = ("q", "v")
     frozen: bool = True
+
+    def search_space(self) -> Mapping[str, Dimension]:
+        return {"alpha": LogUniform(1.0, 64.0)}
 
     def adapt(self, anatomy: Anatomy) -> None:
         self._random = Random(torch.initial_seed())  # here, when a run has set its seed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from ...registry import METHODS
 from ..method import Method
 from ..parts.chunked_core import ChunkedCore, OuterFactors
 from ..ranges import Count, Rate
+from ..search_space import Dimension, LogUniform
 
 
 class TuckerFactors(OuterFactors):
@@ -81,6 +83,9 @@ class FacTTK(Method):
     rank: Count = 32
     scale: float = 1.0
     dropout: Rate = 0.1
+
+    def search_space(self) -> Mapping[str, Dimension]:
+        return {"scale": LogUniform(0.1, 10.0)}
 
     def adapt(self, anatomy: Anatomy) -> None:
         places = [

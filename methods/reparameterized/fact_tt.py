@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from ...registry import METHODS
 from ..method import Method
 from ..parts.chunked_core import ChunkedCore, OuterFactors
 from ..ranges import Count, Rate
+from ..search_space import Dimension, LogUniform
 
 
 class TrainCore(ChunkedCore):
@@ -43,6 +45,9 @@ class FacTTT(Method):
     rank: Count = 16
     scale: float = 1.0
     dropout: Rate = 0.1
+
+    def search_space(self) -> Mapping[str, Dimension]:
+        return {"scale": LogUniform(0.1, 10.0)}
 
     def adapt(self, anatomy: Anatomy) -> None:
         places = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from ...registry import METHODS
 from ..method import Method
 from ..parts.low_rank import LowRank, Projection
 from ..ranges import NOT_EMPTY, Count, Rate
+from ..search_space import Dimension, LogUniform
 
 
 @METHODS.register("lora", family="reparameterized", tracks=("image", "openvocab", "video"))
@@ -32,6 +34,9 @@ class LoRA(Method):
     alpha: float = 8.0
     dropout: Rate = 0.0
     targets: Annotated[tuple[Projection, ...], NOT_EMPTY] = ("q", "v")
+
+    def search_space(self) -> Mapping[str, Dimension]:
+        return {"alpha": LogUniform(1.0, 64.0)}
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

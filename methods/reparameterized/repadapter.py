@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from ...errors import Unsupported
 from ...registry import METHODS
 from ..method import Method
 from ..ranges import NOT_EMPTY, Count, Rate
+from ..search_space import Dimension, LogUniform
 
 
 class LinearAdapter(Insert):
@@ -75,6 +77,9 @@ class RepAdapter(Method):
         super().__post_init__()
         if self.bottleneck % self.groups:
             raise ValueError(f"bottleneck={self.bottleneck} must be a multiple of groups={self.groups}")
+
+    def search_space(self) -> Mapping[str, Dimension]:
+        return {"scale": LogUniform(0.1, 10.0)}
 
     def adapt(self, anatomy: Anatomy) -> None:
         for block in anatomy.blocks:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
+from ..search_space import WHOLE_MATRICES, Dimension
 
 
 @METHODS.register("attention_only", family="selective", tracks=("image", "openvocab", "video"))
@@ -19,6 +21,9 @@ class AttentionOnly(Method):
     The official code (deit/main.py, ``--attn-only``) trains the position embeddings beside them, because the paper
     changes the resolution; here the resolution is the backbone's and they stay frozen.
     """
+
+    def search_space(self) -> Mapping[str, Dimension]:
+        return {"learning_rate": WHOLE_MATRICES}
 
     def adapt(self, anatomy: Anatomy) -> None:
         linears = (linear.module for block in anatomy.blocks for linear in block.attention.projections.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...backbones import Anatomy
@@ -9,6 +10,7 @@ from ...errors import Unsupported
 from ...registry import METHODS
 from ..method import Method
 from ..ranges import Count
+from ..search_space import WHOLE_MATRICES, Dimension
 
 
 @METHODS.register("partial", family="selective", tracks=("image", "openvocab", "video"))
@@ -23,6 +25,9 @@ class Partial(Method):
     """
 
     k: Count = 1
+
+    def search_space(self) -> Mapping[str, Dimension]:
+        return {"learning_rate": WHOLE_MATRICES}
 
     def adapt(self, anatomy: Anatomy) -> None:
         if self.k > len(anatomy.blocks):

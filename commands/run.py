@@ -158,16 +158,17 @@ def run_command(
         planned = replace(planned, specs=slice_.of(planned.specs), searches=searches)
         say(f"shard {shard}: {len(planned.specs):,} of {whole:,} runs", err=True)
     store = Store(results)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = jobs or (cores if found.type == "cpu" else 1)
     if dry_run:
-        _say_plan(planned, store, existing, throughput)
+        _say_plan(planned, store, existing, throughput, workers)
         return
     from ..benchmark.launch.outcome import Options
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     options = Options(
         results=results,
         device=str(found),
-        jobs=jobs or (cores if found.type == "cpu" else 1),
+        jobs=workers,
         timeout_s=timeout,
         save_adapters=save_adapters,
         predictions=predictions,
@@ -177,7 +178,7 @@ def run_command(
         launcher=parsed["launcher"],
     )
     if planned.searches:
-        _say_estimate(planned, throughput)
+        _say_estimate(planned, store, throughput, workers)
     with store.lock():
         store.remove_temporary_files()
         absent = dict(planned.absent)
@@ -220,7 +221,7 @@ def _carry_out(
     return carry_out(todo, replace(options, places=state.places), launcher), state.done
 
 
-def _say_plan(planned: Plan, store: Store, existing: str, throughput: float | None) -> None:
+def _say_plan(planned: Plan, store: Store, existing: str, throughput: float | None, jobs: int) -> None:
     """What would be run, what is missing, and what it would take."""
     from ..benchmark.plan.pending import plan_state
     from ..benchmark.tuning.search import finals
@@ -239,20 +240,25 @@ def _say_plan(planned: Plan, store: Store, existing: str, throughput: float | No
     click.echo(f"{len(state.todo)} to run, {sum(state.done.values())} finished, in {store.root}")
     if open_searches:
         click.echo(f"and what {open_searches} searches choose, when their trials are done")
-    _say_estimate(planned, throughput)
+    _say_estimate(planned, store, throughput, jobs)
 
 
-def _say_estimate(planned: Plan, throughput: float | None) -> None:
-    from ..benchmark.plan.estimate import estimate
+def _say_estimate(planned: Plan, store: Store, throughput: float | None, jobs: int) -> None:
+    """How much there is to do; how long that takes where the throughput is given, or finished runs tell it."""
+    from ..benchmark.plan.estimate import estimate, images_per_second
 
     found = estimate(planned)
     if not found.runs:
         return
     hours = f": {found.hours(throughput):,.1f} hours at {throughput:g} images a second" if throughput else ""
+    if not throughput and (measured := images_per_second(store.load()[0])):
+        hours = f": {found.hours(measured * jobs):,.1f} hours on {jobs} workers as fast as the runs in {store.root}"
     others = f" ({found.unknown:,} other runs are not counted)" if found.unknown else ""
-    click.echo(
+    trials = sum(count for wanted, count in planned.wanted.items() if wanted.stage == "trial")
+    kinds = f" ({trials:,} trials, at most {planned.wanted.total() - trials:,} of what they choose)" if trials else ""
+    say(
         f"at most {found.trained / 1e6:,.1f} million training and {found.evaluated / 1e6:,.1f} million test images in "
-        f"all {found.runs:,} runs{hours}{others}"
+        f"all {found.runs:,} runs{kinds}{hours}{others}"
     )
 
 

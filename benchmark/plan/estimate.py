@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ...registry import TASKS
-from .runs import Plan
+from ...results import RunRecord
+from ...results.tuning import tuning_of
+from .protocol import Protocol, protocol_of
+from .runs import Plan, Stage
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,37 @@ def estimate(plan: Plan) -> Estimate:
     """From the tasks' sizes, the protocol's epochs and the methods' phases; no data need be there."""
     runs = unknown = trained = evaluated = 0
     for (name, epochs, stage), count in plan.wanted.items():
-        sizes = TASKS[name](name).expected_sizes()
-        if sizes is None or plan.protocol is None:
+        images = _images(name, epochs, stage, plan.protocol) if plan.protocol else None
+        if images is None:
             unknown += count
             continue
-        train, validation, test = sizes
-        both = stage == "final" or (stage is None and plan.protocol.final_training == "train+validation")
         runs += count
-        trained += round(count * epochs * plan.protocol.epochs * (train + validation * both))
-        evaluated += count * (test * (stage != "trial") + validation * (not both))
+        trained += count * images[0]
+        evaluated += count * images[1]
     return Estimate(runs, unknown, trained, evaluated)
+
+
+def images_per_second(records: Iterable[RunRecord]) -> float | None:
+    """How many images a worker trained on and evaluated a second; None where no run tells."""
+    images, seconds = 0, 0.0
+    for record in records:
+        tuning = tuning_of(record.spec)
+        seen = None
+        if record.status == "ok" and not record.phases:
+            protocol = protocol_of(record.spec.protocol)
+            seen = _images(record.spec.task.name, 1.0, tuning.stage if tuning else None, protocol)
+        if seen is not None:
+            images += sum(seen)
+            seconds += record.time_s.train + record.time_s.evaluation
+    return images / seconds if seconds else None
+
+
+def _images(task: str, epochs: float, stage: Stage, protocol: Protocol) -> tuple[int, int] | None:
+    """That a run trains on, each as often as it is seen, and evaluates; None where the task cannot say."""
+    sizes = TASKS[task](task).expected_sizes() if task in TASKS else None
+    if sizes is None:
+        return None
+    train, validation, test = sizes
+    both = stage == "final" or (stage is None and protocol.final_training == "train+validation")
+    trained = round(epochs * protocol.epochs * (train + validation * both))
+    return trained, test * (stage != "trial") + validation * (not both)

@@ -34,6 +34,11 @@ class GeneratedTask(Task):
     def make(self, split: str) -> Split:
         """Generate one of the splits that `sizes` names."""
 
+    def expected_sizes(self) -> tuple[int, int, int]:
+        tests = sum(size for split, size in self.sizes.items() if split not in ("train", "validation"))
+        frames = self.num_frames or 1
+        return self.sizes["train"] * frames, self.sizes["validation"] * frames, tests * frames
+
     def load(self) -> TaskData:
         splits = {name: self.make(name) for name in self.sizes}
         return TaskData(splits.pop("train"), splits.pop("validation"), splits)

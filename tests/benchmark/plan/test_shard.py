@@ -42,7 +42,10 @@ def test_the_slice_of_a_run_and_of_a_profile(specs: list[Spec]) -> None:
 
 def searched(spec: RunSpec, **changes: object) -> RunSpec:
     """A run of a search, whose trials, studies and final runs differ in `changes` alone."""
-    tuning = TuningSpec(stage="trial", tuner="halton", trials=15, studies=3, learning_rate=0.1, points_sha256="0" * 64)
+    space = {"learning_rate": "…", "made_up": "…"}
+    tuning = TuningSpec(
+        stage="trial", tuner="halton", trials=15, studies=3, space=space, learning_rate=0.1, points_sha256="0" * 64
+    )
     of_tuning = {key: value for key, value in changes.items() if key in TuningSpec.__struct_fields__}
     others = {key: value for key, value in changes.items() if key not in of_tuning}
     return msgspec.structs.replace(spec, tuning=msgspec.structs.replace(tuning, **of_tuning), **others)

@@ -89,7 +89,7 @@ def test_what_was_pruned_is_not_chosen(record: Make, spec: RunSpec) -> None:
 
 def test_each_study_chooses_among_its_own(record: Make, spec: RunSpec) -> None:
     first, second = dealt(HALTON)
-    values = {index: 10.0 for index in range(5)} | {first[1]: 40.0, second[2]: 30.0}
+    values = dict.fromkeys(range(5), 10.0) | {first[1]: 40.0, second[2]: 30.0}
     trials = {index: trial(record, spec, index, value) for index, value in values.items()}
     assert [found.spec.trial for found in chosen(trials)] == [first[1], second[2]]
     trials[0] = trial(record, spec, 0, 99.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from peftmark.benchmark.tuning.points import points, points_sha256, values
@@ -19,9 +21,9 @@ def test_the_list_is_the_one_that_records_name() -> None:
 def test_points_are_spread(axis: int, n: int) -> None:
     """Any first n leave no gap as wide as chance would: half of random lists have one of ln(n) / n or more."""
     shares = sorted([0.0, *(point[axis] for point in points()[:n]), 1.0])
-    assert 0 <= shares[1]
+    assert shares[1] >= 0
     assert shares[-2] < 1
-    assert max(b - a for a, b in zip(shares, shares[1:], strict=False)) < 3 / n
+    assert max(b - a for a, b in itertools.pairwise(shares)) < 3 / n
 
 
 def test_a_trial_s_values() -> None:

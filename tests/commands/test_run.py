@@ -151,3 +151,9 @@ def test_what_is_no_shard(invoke: Run, toys: Path, shard: str) -> None:
     ended = invoke("run", "--suite", "embedded", "--shard", shard)
     assert (ended.code, ended.out) == (2, "")
     assert ended.one_line() == f"peftmark: --shard {shard}: write I/N with I from 1 to N, e.g. --shard 3/16"
+
+
+def test_the_local_launcher_has_no_settings(invoke: Run, toys: Path) -> None:
+    ended = invoke("run", "--import", toys, *TOYS, "--set", "launcher.nodes=2")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.one_line() == "peftmark: --set launcher.nodes: the local launcher has no settings"

@@ -92,8 +92,8 @@ class Lazy(types.ModuleType):
 
 def test_a_spec_goes_to_a_worker_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """pickle looks for a value that has a name, as UNSET has, in every module: that takes .6 ms and loads some."""
-    monkeypatch.setitem(sys.modules, "lazy", Lazy("lazy"))
     spec = spec_with({})
+    monkeypatch.setattr(sys, "modules", {"lazy": Lazy("lazy"), **sys.modules})
     again = pickle.loads(pickle.dumps(spec))
     assert again == spec and again.tuning is msgspec.UNSET
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from peftmark.benchmark.plan.runs import Request, plan
 from peftmark.errors import PeftmarkError
@@ -307,6 +308,32 @@ def test_a_record_that_cannot_be_written_does_not_end_the_others(toys_spec: RunS
     error = ErrorInfo(phase="run", type="TimeoutError", message="too long")
     outcome = record_failure(toys_spec, options, "timeout", error)
     assert (outcome.status, outcome.message) == ("error", "too long; its record cannot be written (Not a directory)")
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_record_that_was_there_before_is_not_that_of_a_worker_that_died(
+    toys_spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: bool
+) -> None:
+    """A run that is done again: the old record counts no more, the new one does where it was written in time."""
+    from peftmark.benchmark.launch import local
+    from peftmark.benchmark.launch.outcome import Options
+    from peftmark.benchmark.run.run import run
+
+    store, record = Store(tmp_path), run(toys_spec, torch.device("cpu"))
+    path = store.write(record, tmp_path / "mine" / f"{toys_spec.id}.json")
+
+    def killed(pool: Any, jobs: Any) -> Iterator[Any]:
+        for job in jobs:
+            if writes:
+                store.write(record, job[1])
+            yield job, local.Lost("death", "exit code -9")
+
+    monkeypatch.setattr(local.Pool, "run", killed)
+    options = Options(tmp_path, "cpu", 1, None, False, True, (), places={toys_spec.id: path})
+    [outcome] = local.launch([toys_spec], options)
+    [kept] = store.load()[0]
+    assert outcome.status == kept.status == ("ok" if writes else "error")
+    assert (kept == record) == writes and store.paths()[toys_spec.id] == path
 
 
 PROFILES = """

@@ -74,8 +74,9 @@ def test_a_death_that_the_pipe_does_not_tell(started: list[Process]) -> None:
 
 def test_a_time_limit_is_of_the_job_not_of_the_start(started: list[Process]) -> None:
     slow_start = "import time\ntime.sleep(1.5)"
-    late = "__import__('time').sleep(60)"
-    assert answers(1, ["1", late, "2"], 1.0, slow_start) == {"1": 1, late: Lost("timeout", "exit code -9"), "2": 2}
+    late = "__import__('time').sleep(60)", f"__import__('os').kill(__import__('os').getpid(), {signal.SIGSTOP})"
+    found = answers(2, ["1", *late, "2"], 1.0, slow_start)
+    assert found == {"1": 1, **dict.fromkeys(late, Lost("timeout", "exit code -9")), "2": 2}
 
 
 def test_a_clock_that_jumps_ends_nothing(started: list[Process], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
 import pickle
 import signal
+import socket
+import struct
 import sys
 import time
 from collections import deque
@@ -28,6 +31,10 @@ _GLANCE = 1.0
 
 _GRACE = 10.0
 """Seconds that the end of a killed process is waited for: one that waits for a disk ends late."""
+
+
+_PAUSE = 5.0
+"""Seconds that a worker may stop in the middle of a message, to be read or to be written."""
 
 
 class Lost(NamedTuple):
@@ -75,6 +82,7 @@ class Process:
         # spawn: a forked child of a process that has used torch's thread pools can hang
         context = multiprocessing.get_context("spawn")
         self.pipe, self._its_end = context.Pipe()
+        _limit_pauses(self.pipe)
         self._process = context.Process(target=_work, args=(self._its_end, prepare, serve, options), daemon=True)
 
     def start(self) -> None:
@@ -123,6 +131,14 @@ def _work(pipe: Connection, prepare: Callable[[Any], None], serve: Callable[[Any
             pipe.send(serve(pipe.recv()))
     except (EOFError, ConnectionError):  # there is nobody to tell
         return
+
+
+def _limit_pauses(pipe: Connection) -> None:
+    """Longer waits, to read or to write, are OSErrors: the process at the other end may be stopped."""
+    with socket.socket(fileno=os.dup(pipe.fileno())) as end:
+        seconds = struct.pack("ll", int(_PAUSE), 0)  # a timeval
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from peftmark.benchmark.launch import pool
 from peftmark.benchmark.launch.pool import Lost, Pool, Process
 from peftmark.tools.simulated_cluster import simulate
 
@@ -70,6 +71,15 @@ def test_a_death_that_the_pipe_does_not_tell(started: list[Process]) -> None:
     forked = f"__import__('os').fork() and {DIE} or __import__('time').sleep(20) or __import__('os')._exit(0)"
     assert answers(1, [forked, "2"]) == {forked: Lost("death", "exit code -9"), "2": 2}
     assert time.monotonic() - begin < 15
+
+
+def test_a_worker_that_stops_in_mid_sentence(started: list[Process], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be listened to for ever, and no other be heard."""
+    monkeypatch.setattr(pool, "_PAUSE", 1.0)
+    stop = f"__import__('os').kill(__import__('os').getpid(), {signal.SIGSTOP})"
+    half = f"__import__('os').write({CONNECTION}.fileno(), bytes([0, 0, 1, 0, 7])) and {stop}"
+    found = answers(2, ["1", half, "2", "3"])
+    assert found == {"1": 1, half: Lost("death", "what it says cannot be read"), "2": 2, "3": 3}
 
 
 def test_a_time_limit_is_of_the_job_not_of_the_start(started: list[Process]) -> None:
@@ -183,7 +193,7 @@ def test_a_job_whose_worker_is_gone_before_it_began_goes_to_another(told: type[T
 
 def test_a_thousand_simulated_workers_are_busy() -> None:
     """On runs of recorded durations; the time that the pool takes counts, at the end there is nothing left to do."""
-    _, handing_out, _ = simulate(1000, 10_000)
+    _, handing_out, _ = simulate(1000, 5000)
     assert handing_out > 0.95
 
 

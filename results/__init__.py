@@ -41,12 +41,13 @@ from .record import (
     decode_record,
     encode_record,
 )
-from .store import ADAPTERS, Store, write_atomically
+from .store import ADAPTERS, LAUNCH, Store, write_atomically
 
 __all__ = [
     "ADAPTERS",
     "FAITHFUL",
     "FINISHED",
+    "LAUNCH",
     "SCHEMA_VERSION",
     "BackboneSpec",
     "Card",

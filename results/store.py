@@ -32,6 +32,9 @@ COSTS = "costs"
 PERF = "perf"
 """Sub-folder of what ``make perf`` stores, which are no records."""
 
+LAUNCH = ".launch"
+"""Sub-folder of what launchers keep while their jobs are under way."""
+
 Listing = tuple[Path, list[str]]
 
 R = TypeVar("R")
@@ -107,7 +110,12 @@ class Store:
             lock.release()
 
     def remove_temporary_files(self) -> None:
-        """Delete what a killed process was writing. Call it under the lock."""
+        """Delete what a killed process was writing. Call it under the lock.
+
+        Jobs that a killed command left behind write without it; while there may be some, nothing is deleted.
+        """
+        if any(self.root.glob(f"{LAUNCH}/*/job.json")):
+            return
         for folder, names in folders(self.root, without=()):
             for name in names:
                 if name.startswith(".") and name.endswith(".tmp"):
@@ -166,7 +174,7 @@ class Store:
 
 
 def folders(
-    root: Path, without: Collection[str] = frozenset({CARDS, ADAPTERS, PREDICTIONS, COSTS, PERF})
+    root: Path, without: Collection[str] = frozenset({CARDS, ADAPTERS, PREDICTIONS, COSTS, PERF, LAUNCH})
 ) -> Iterator[Listing]:
     """A results folder and those below it where records may lie, each with the names of what is in it.
 

@@ -10,6 +10,9 @@ from ...results import CostRecord, CostSpec, RunRecord
 from ...results.store import COSTS
 from ..plan.runs import Spec
 
+POSTPONED = "postponed"
+"""Status of a run that was not started, see `Options.stop`."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -66,6 +69,8 @@ class Options:
     """Whether a worker keeps what untouched prefixes give (see `PrefixCache`)."""
     places: dict[str, Path] = field(default_factory=dict)
     """Where records lie that are made anew, by id; others are written into the results folder itself."""
+    stop: Path | None = None
+    """No run is started once this file is there: its outcome is `POSTPONED`, without a record."""
     launcher: dict[str, Any] = field(default_factory=dict)
     """The launcher's own settings (``--set launcher.NAME=VALUE``), which it checks."""
 

@@ -22,7 +22,7 @@ from ..run.prefix_cache import PrefixCache, memory_budget
 from ..run.run import load_task, run
 from .cards import write_pair_cards, write_task_card
 from .malloc import keep_freed_memory, return_freed_memory
-from .outcome import Options, Outcome
+from .outcome import POSTPONED, Options, Outcome
 
 _options: Options | None = None
 _cache: PrefixCache | None = None
@@ -81,6 +81,8 @@ def work(spec: Spec, place: Path | None = None) -> Outcome:
     assert _options is not None
     if _broken is not None:
         raise _broken
+    if _options.stop is not None and _options.stop.exists():
+        return Outcome(spec=spec, status=POSTPONED, figure=None, seconds=0.0, message=None)
     start = time.perf_counter()
     place = place or _options.place(spec)
     record = _profile(spec, _options, place) if isinstance(spec, CostSpec) else _run(spec, _options, place)

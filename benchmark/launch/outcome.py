@@ -11,7 +11,7 @@ from ...results.store import COSTS
 from ..plan.runs import Spec
 
 POSTPONED = "postponed"
-"""Status of a run that was not started, see `Options.stop`."""
+"""Status of a run that was not started, see `Options.until`."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class Options:
     """Whether a worker keeps what untouched prefixes give (see `PrefixCache`)."""
     places: dict[str, Path] = field(default_factory=dict)
     """Where records lie that are made anew, by id; others are written into the results folder itself."""
-    stop: Path | None = None
-    """No run is started once this file is there: its outcome is `POSTPONED`, without a record."""
+    until: Path | None = None
+    """A file that says until when, by `time.monotonic`, runs are started. What comes later is `POSTPONED`."""
     launcher: dict[str, Any] = field(default_factory=dict)
     """The launcher's own settings (``--set launcher.NAME=VALUE``), which it checks."""
 

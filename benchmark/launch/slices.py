@@ -7,6 +7,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from ...errors import PeftmarkError
-from ...results import CostRecord, CostSpec, ErrorInfo, RunRecord, decode_cost, decode_record
+from ...results import CostRecord, CostSpec, ErrorInfo, RunRecord, decode_cost, decode_record, write_atomically
 from ..plan.runs import Spec
 from .failure import record_failure
 from .launchers import find_launcher
@@ -121,7 +122,7 @@ class Slice:
     def __call__(self) -> None:
         """Run what is not finished. When its time is nearly up no run is started, and the job requeues itself."""
         start = time.monotonic()
-        self.fruitful = False
+        self.fruitful, self.ended = False, set[str]()
         journal = Journal(self.journal)
         journal.open()
         left = self._left(journal)
@@ -133,8 +134,9 @@ class Slice:
         signal.setitimer(signal.ITIMER_REAL, max(self.seconds - margin(self.seconds), 0.1))
         try:
             with tempfile.TemporaryDirectory() as folder:
-                self._run(left, journal, start, Path(folder) / "stop")
+                self._run(left, journal, start + self.seconds - margin(self.seconds), Path(folder) / "until")
         except _TimeUp:
+            self._left(journal)
             # these were started first and had all the time there is
             for spec in self._unfinished(left[: self.options.jobs]):
                 message = f"longer than a job may take: launcher.time is {self.seconds / 60:g} minutes"
@@ -143,18 +145,21 @@ class Slice:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         if self._unfinished(left):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # comes with the requeueing
             signal.raise_signal(_requeue_signal())
 
-    def _run(self, specs: list[Spec], journal: Journal, start: float, stop: Path) -> None:
-        end = start + self.seconds - margin(self.seconds)
+    def _run(self, specs: list[Spec], journal: Journal, end: float, until: Path) -> None:
+        """Start runs as long as one that takes as long as the longest so far would be finished at the `end`."""
         longest = 0.0
-        for outcome in find_launcher("local")(specs, replace(self.options, stop=stop)):
-            if outcome.status == POSTPONED:
-                continue
-            self._say(journal, outcome)
-            longest = max(longest, outcome.seconds)
-            if time.monotonic() + longest > end:
-                stop.touch()
+        write_atomically(until, str(end).encode())
+        with closing(find_launcher("local")(specs, replace(self.options, until=until))) as outcomes:
+            for outcome in outcomes:
+                if outcome.status == POSTPONED:
+                    continue
+                self._say(journal, outcome)
+                if outcome.seconds > longest:
+                    longest = outcome.seconds
+                    write_atomically(until, str(end - longest).encode())
 
     def _say(self, journal: Journal, outcome: Outcome) -> None:
         journal.append(outcome)
@@ -163,7 +168,7 @@ class Slice:
 
     def _left(self, journal: Journal) -> list[Spec]:
         """What has not ended; a record that was written last, just before a job ended, gets its line."""
-        self.ended = {line.id for line in journal.new()}
+        self.ended |= {line.id for line in journal.new()}
         for outcome in recorded(self._unfinished(self.specs), self.options, self.since):
             self._say(journal, outcome)
         return self._unfinished(self.specs)
@@ -184,6 +189,7 @@ def margin(seconds: float) -> float:
 
 
 def _end(*_: Any) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(128 + signal.SIGTERM)
 
 

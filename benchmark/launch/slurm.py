@@ -28,7 +28,7 @@ RUNS_A_TASK, MOST_TASKS = 100, 256
 _LOOK_S = 0.5
 """Between two looks at the journals."""
 
-_ASK_S = {"slurm": 10.0, "local": 1.0}
+_ASK_S = {"slurm": 5.0, "local": 1.0}
 """Between two questions for the jobs' states."""
 
 _CLOSE_S = 60.0
@@ -90,6 +90,8 @@ class _Driver:
         """How many jobs in a row ended with nothing finished."""
         self.again: list[tuple[list[Spec], int]] = []
         """Slices to be submitted anew, and how fruitless they were."""
+        self.told = set[str]()
+        """Ids of the outcomes that were read, others' among them."""
         self.failed = set[str]()
         self.asked = time.monotonic()
 
@@ -138,6 +140,7 @@ class _Driver:
         for index, journal in enumerate(array.journals):
             for line in journal.new():
                 self.fruitful.add((array.name, index))
+                self.told.add(line.id)
                 if line.id in self.waiting:
                     yield line.outcome(self.waiting.pop(line.id))
 
@@ -183,9 +186,9 @@ class _Driver:
         """Cancel what is under way for runs that are waited for; return when nothing is written any more."""
         if self.waiting:
             cancel(self.arrays)
-        mine = {spec.id for spec in self.specs}.issuperset
         # a killed driver of another plan may have left jobs that have more to do
-        ending = [array for array in self.arrays if self.waiting or all(map(mine, array.slices))]
+        done = {spec.id for spec in self.specs} | self.told
+        ending = [array for array in self.arrays if self.waiting or all(map(done.issuperset, array.slices))]
         end = time.monotonic() + _CLOSE_S
         while ending and time.monotonic() < end:
             known = states(ending) or {}

@@ -73,7 +73,7 @@ def read_settings(values: dict[str, Any]) -> Settings:
         try:
             msgspec.convert({name: value}, Settings)
         except msgspec.ValidationError as error:
-            reason = str(error).partition(" - at ")[0]
+            reason = str(error).partition(" - at ")[0] + (": slurm or local" if name == "cluster" else "")
             raise PeftmarkError(f"--set launcher.{name}={value}: {reason[0].lower()}{reason[1:]}") from error
     return msgspec.convert(values, Settings)
 
@@ -172,14 +172,12 @@ class Array:
         return self.folder / f"{index:03d}"
 
     def log(self, index: int) -> str:
-        """The last line that a slice wrote on stderr, or nothing."""
+        """The last line that a slice wrote on stderr, or nothing; Slurm's own only where there is no other."""
         pattern = f"{index:03d}/*_log.err" if self.cluster == "local" else f"*_{index}_0_log.err"
-        files = list(self.folder.glob(pattern)) or list(self.folder.glob("*_0_log.err"))
-        for file in files:
-            lines = file.read_text(errors="replace").split("\n")
-            if text := [line.strip() for line in lines if line.strip()]:
-                return text[-1]
-        return ""
+        files = list(self.folder.glob(pattern)) or list(self.folder.glob("*_0_log.err"))  # one job alone is no array
+        lines = [line.strip() for file in files for line in file.read_text(errors="replace").splitlines()]
+        lines.sort(key=lambda line: bool(line) + (not line.startswith(("srun:", "slurmstepd"))))
+        return lines[-1] if lines else ""
 
     def close(self) -> None:
         """Nothing of it is under way any more; its logs stay."""

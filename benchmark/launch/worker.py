@@ -81,7 +81,7 @@ def work(spec: Spec, place: Path | None = None) -> Outcome:
     assert _options is not None
     if _broken is not None:
         raise _broken
-    if _options.stop is not None and _options.stop.exists():
+    if _options.until is not None and time.monotonic() > float(_options.until.read_text()):
         return Outcome(spec=spec, status=POSTPONED, figure=None, seconds=0.0, message=None)
     start = time.perf_counter()
     place = place or _options.place(spec)

@@ -6,8 +6,9 @@
 #     sinfo
 #     tools/one_node_slurm.sh stop
 #
-# As root (its jobs are root's too), without systemd, cgroups or accounting. The folder is $ONE_NODE_SLURM, by default
-# /tmp/one_node_slurm; several may run side by side, with one folder and one ONE_NODE_SLURM_PORT (of two) each.
+# As root (its jobs are root's too), without systemd, cgroups and accounting; a requeued job starts again after seconds,
+# not two minutes (cred_expire). The folder is $ONE_NODE_SLURM, by default /tmp/one_node_slurm; several may run side by
+# side, with one folder and one ONE_NODE_SLURM_PORT (of two) each.
 set -euo pipefail
 
 folder=${ONE_NODE_SLURM:-/tmp/one_node_slurm}
@@ -17,13 +18,12 @@ export SLURM_CONF=$folder/slurm.conf
 say() { echo "one_node_slurm: $*" >&2; }
 
 stop() {
-    for name in slurmd slurmctld munged; do # a job's steps end with slurmctld's order, so it goes after
-        [ -f "$folder/$name.pid" ] || continue
-        pid=$(cat "$folder/$name.pid")
-        [ "$name" = slurmd ] && [ -d "/proc/$pid" ] && timeout 10 scancel --user "$(id -un)" 2>/dev/null && sleep 1
-        kill "$pid" 2>/dev/null || continue
-        for _ in $(seq 100); do [ -d "/proc/$pid" ] || break; sleep 0.1; done
-        [ -d "/proc/$pid" ] && kill -9 "$pid" 2>/dev/null
+    if [ -f "$folder/slurmctld.pid" ] && [ -d "/proc/$(cat "$folder/slurmctld.pid")" ]; then
+        timeout 10 scancel --user "$(id -un)" || true
+        for _ in $(seq 100); do [ -n "$(timeout 10 squeue --noheader 2>/dev/null)" ] || break; sleep 0.1; done
+    fi
+    for name in slurmd slurmctld munged; do # at once: by itself slurmctld takes six seconds to write down its state
+        [ ! -f "$folder/$name.pid" ] || kill -9 "$(cat "$folder/$name.pid")" 2>/dev/null || true
     done
     rm -rf "$folder"
 }
@@ -69,7 +69,7 @@ SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 ReturnToService=2
 KillWait=5
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$(getconf _NPROCESSORS_ONLN) State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
     slurmctld || { say "slurmctld does not start"; cat "$folder/slurmctld.log" >&2; exit 1; }

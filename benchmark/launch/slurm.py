@@ -28,8 +28,8 @@ RUNS_A_TASK, MOST_TASKS = 100, 256
 _LOOK_S = 0.5
 """Between two looks at the journals."""
 
-_ASK_S = {"slurm": 5.0, "local": 1.0}
-"""Between two questions for the jobs' states."""
+_ASK_S = (1.0, 15.0)
+"""Between two questions for the jobs' states: at first, and at most."""
 
 _CLOSE_S = 60.0
 """That jobs may take to end (Slurm kills them after its ``KillWait``, 30)."""
@@ -93,7 +93,7 @@ class _Driver:
         self.told = set[str]()
         """Ids of the outcomes that were read, others' among them."""
         self.failed = set[str]()
-        self.asked = time.monotonic()
+        self.pause, self.asked = _ASK_S[0], time.monotonic()
 
     def attach(self) -> None:
         """Take over what a killed driver left running."""
@@ -113,6 +113,7 @@ class _Driver:
 
     def submit(self, slices: list[list[Spec]]) -> None:
         if slices:
+            self.pause = _ASK_S[0]
             array = Array.submit(slices, self.options, self.settings)
             self.arrays.append(array)
             self.open.update((array.name, index) for index in range(len(slices)))
@@ -121,8 +122,8 @@ class _Driver:
         """What has ended since the last call; what jobs left undone is submitted again."""
         news = [outcome for array in self.arrays for outcome in self._read(array)]
         now = time.monotonic()
-        if self.waiting and now - self.asked > _ASK_S[self.settings.cluster]:
-            self.asked = now
+        if self.waiting and now - self.asked >= self.pause:
+            self.asked, self.pause = now, min(1.5 * self.pause, _ASK_S[1])
             known = states(self.arrays) or {}
             for array in self.arrays:
                 for index in range(len(array.slices)):

@@ -15,12 +15,25 @@ from dataclasses import dataclass, replace
 import msgspec
 import torch
 
+from ...errors import PeftmarkError
 from ...results import ErrorInfo
 from ..plan.runs import Spec
 from .failure import record_failure
 from .outcome import Options, Outcome
 from .slices import recorded
-from .slurm_jobs import ENDED, GONE, OOM, Array, Settings, cancel, check_cluster, find_arrays, read_settings, states
+from .slurm_jobs import (
+    ENDED,
+    GONE,
+    NEVER,
+    OOM,
+    Array,
+    Settings,
+    cancel,
+    check_cluster,
+    find_arrays,
+    read_settings,
+    states,
+)
 
 RUNS_A_TASK, MOST_TASKS = 100, 256
 """How a plan is dealt where ``launcher.tasks`` does not say it."""
@@ -128,6 +141,10 @@ class _Driver:
             for array in self.arrays:
                 for index in range(len(array.slices)):
                     key = array.name, index
+                    if known.get(key) in NEVER:
+                        raise PeftmarkError(
+                            f"Slurm will not start these jobs ({known[key]}): ask for less, or elsewhere"
+                        )
                     if key in self.open and _over(known.get(key, "")):
                         self.open.discard(key)
                         news += [*self._read(array), *self._bury(array, index, known[key])]

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,12 @@ ENDED = frozenset(
 
 GONE = "GONE"
 """Of a job that Slurm, or this machine, no longer knows."""
+
+NEVER = frozenset(
+    {"AccountNotAllowed", "BadConstraints", "InvalidAccount", "InvalidQOS"}
+    | {"PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit"}
+)
+"""Slurm's reasons for jobs that wait and will not start, as they are; they stand in place of their state."""
 
 _JOB, _PREFIX = "job.json", "peftmark-"
 _REQUEUES = 10_000  # each has finished a run
@@ -135,15 +142,19 @@ class Array:
             for specs, journal in zip(slices, array.journals, strict=True)
         ]
         try:
-            if settings.cluster == "slurm":
-                array._executor(folder, settings, options.jobs).submit_array(calls)
-            else:
-                for index, call in enumerate(calls):
-                    array._executor(array._own(index), settings, options.jobs).submit(call)
-        except Exception as error:  # submitit raises what sbatch says
+            with redirect_stderr(StringIO()):  # submitit prints what it also raises
+                if settings.cluster == "slurm":
+                    array._executor(folder, settings, options.jobs).submit_array(calls)
+                else:
+                    for index, call in enumerate(calls):
+                        array._executor(array._own(index), settings, options.jobs).submit(call)
+        except BaseException as error:
             cancel([array])
             array.forget()
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if not isinstance(error, Exception):  # Ctrl-C
+                raise
+            # submitit raises what sbatch says
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1].removeprefix("sbatch: error: ")
             raise PeftmarkError(f"Slurm does not take the jobs: {reason}") from error
         return array
 
@@ -211,11 +222,13 @@ def states(arrays: Iterable[Array]) -> dict[tuple[str, int], str] | None:
     found = {(array.name, index): GONE for array in arrays for index in range(len(array.slices))}
     if any(array.cluster == "slurm" for array in arrays):
         names = ",".join(array.name for array in arrays if array.cluster == "slurm")
-        told = _call("squeue", "--me", "--name", names, "--states=all", "--array", "--noheader", "--format=%j %K %T")
+        told = _call("squeue", "--name", names, "--states=all", "--array", "--noheader", "--format=%j %K %T %r")
         if told is None:
             return None
-        for name, place, state in map(str.split, told.splitlines()):
-            found[name, int(place) if place.isdigit() else 0] = state  # one job alone is no array
+        for line in told.splitlines():
+            name, place, state, reason = line.split(None, 3)
+            index = int(place) if place.isdigit() else 0  # one job alone is no array
+            found[name, index] = reason if state == "PENDING" and reason in NEVER else state
     for array in arrays:
         if array.cluster == "local":
             for index in range(len(array.slices)):
@@ -237,15 +250,14 @@ def _processes(folder: Path) -> list[int]:
 
 def cancel(arrays: Iterable[Array]) -> None:
     """End them; finished records stay."""
-    arrays = list(arrays)
     for array in arrays:
         if array.cluster == "local":
             for index in range(len(array.slices)):
                 for process in _processes(array._own(index)):  # the one that watches is first: it starts none again
-                    os.kill(process, signal.SIGKILL)
-    if names := [array.name for array in arrays if array.cluster == "slurm"]:
-        for name in names:
-            _call("scancel", "--me", "--name", name)
+                    with suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
+        else:
+            _call("scancel", "--name", array.name)
 
 
 def _call(*command: str) -> str | None:

@@ -323,6 +323,10 @@ class Cluster:
     def states(self, arrays: list[Array]) -> dict[tuple[str, int], str]:
         return {key: state for key, state in self.over.items() if key[0] in {array.name for array in arrays}}
 
+    def cancel(self, arrays: list[Array]) -> None:
+        self.cancelled += [array.name for array in arrays]
+        self.over = dict.fromkeys(self.over, "CANCELLED")
+
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cluster]:
@@ -333,7 +337,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Clust
         monkeypatch.setattr(slurm, "check_cluster", lambda settings: None)
         monkeypatch.setattr(slurm.Array, "submit", cluster.submit)
         monkeypatch.setattr(slurm, "states", cluster.states)
-        monkeypatch.setattr(slurm, "cancel", lambda arrays: cluster.cancelled.extend(array.name for array in arrays))
+        monkeypatch.setattr(slurm, "cancel", cluster.cancel)
         return cluster
 
     return make
@@ -394,9 +398,35 @@ def test_closing_cancels(specs: list[Spec], fake: Callable[..., Cluster], tmp_pa
     told = slurm.launch(specs, replace(OPTIONS, results=tmp_path / "results"))
     next(told)
     assert cluster.cancelled == []
-    cluster.over = dict.fromkeys(cluster.over, "CANCELLED")
     told.close()
     assert cluster.cancelled == ["peftmark-0"]
+
+
+def test_jobs_that_will_never_start(specs: list[Spec], fake: Callable[..., Cluster], tmp_path: Path) -> None:
+    """As those that ask for more than a node has: they are cancelled, and the reason is said."""
+    cluster = fake(lambda seeds: (0, "PartitionTimeLimit"))
+    with pytest.raises(PeftmarkError, match=r"^Slurm will not start these jobs \(PartitionTimeLimit\): ask for less"):
+        outcomes(specs, tmp_path / "results", 1)
+    assert cluster.cancelled == ["peftmark-0"]
+
+
+def test_what_slurm_refuses(house: House) -> None:
+    """Its reason, in one line, and nothing is left behind."""
+    if house.cluster == "local":
+        pytest.skip("a Slurm of one node needs root, slurmctld, slurmd, slurm-client and munge")
+    house.suite(1)
+    wrong = {
+        "launcher.partition=nope": "Slurm does not take the jobs: Batch job submission failed: Invalid partition name "
+        "specified",
+        "launcher.cpus=512": "Slurm will not start these jobs (PartitionConfig): ask for less, or elsewhere",
+    }
+    commands = [
+        house.start("--jobs", "1", "--set", setting, results=f"results{number}") for number, setting in enumerate(wrong)
+    ]
+    for command, reason in zip(commands, wrong.values(), strict=True):
+        out, err = command.communicate(timeout=PATIENCE)
+        assert (command.returncode, out, err) == (2, "", f"peftmark: {reason}\n")
+    assert list(house.folder.glob("*/.launch")) == []
 
 
 class Requeued(Exception):

@@ -49,7 +49,7 @@ def test_a_process_takes_the_memory_of_a_step_once() -> None:
 
 def test_a_worker_gives_it_back_after_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
-    monkeypatch.setattr(worker, "_options", object())
+    monkeypatch.setattr(worker, "_options", SimpleNamespace(until=None))
     monkeypatch.setattr(
         worker, "_run", lambda spec, options, place: events.append("run") or SimpleNamespace(status="error")
     )

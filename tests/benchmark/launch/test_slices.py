@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from peftmark.benchmark.launch import slices
+from peftmark.benchmark.launch import slices, worker
 from peftmark.benchmark.launch.outcome import POSTPONED, Options, Outcome
 from peftmark.benchmark.launch.slices import Journal, Slice
 from peftmark.benchmark.plan.runs import Request, Spec, plan
@@ -143,14 +143,30 @@ def test_a_journal_is_read_as_it_grows(specs: list[Spec], tmp_path: Path) -> Non
     journal, reader = Journal(tmp_path / "journal"), Journal(tmp_path / "journal")
     assert reader.new() == []
     journal.append(Outcome(specs[0], "ok", "93.1", 2.5, "a\nb"))
+    data = journal.path.read_bytes()
     with journal.path.open("ab") as stream:
-        stream.write(b'{"id":')
+        stream.write(data[:20])
     [line] = reader.new()
     assert line.outcome(specs[0]) == Outcome(specs[0], "ok", "93.1", 2.5, "a\nb")
     assert reader.new() == []
+    with journal.path.open("ab") as stream:
+        stream.write(data[20:] + b'{"id":')
+    assert reader.new() == [line]
     journal.open()
     journal.append(Outcome(specs[1], "ok", None, 1.0, None))
     assert [line.id for line in reader.new()] == [specs[1].id]
+
+
+def test_a_worker_starts_no_run_when_it_is_too_late(
+    specs: list[Spec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until = tmp_path / "until"
+    monkeypatch.setattr(worker, "_options", replace(OPTIONS, results=tmp_path / "results", until=until))
+    until.write_text(str(time.monotonic() - 0.001))
+    assert worker.work(specs[0]) == Outcome(specs[0], POSTPONED, None, 0.0, None)
+    assert not (tmp_path / "results").exists()
+    until.write_text(str(time.monotonic() + 60))
+    assert worker.work(specs[0]).status == "ok"
 
 
 def test_temporary_files_of_jobs_are_not_deleted(tmp_path: Path) -> None:

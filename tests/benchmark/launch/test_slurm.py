@@ -226,9 +226,9 @@ def test_a_driver_is_killed_and_the_next_one_interrupted(house: House) -> None:
 
 def test_a_time_limit(house: House) -> None:
     """Runs are not started where they would not be finished: none is begun twice, in however many jobs."""
-    house.suite(3, 1.5)
-    assert house.run("--jobs", "1", "--set", "launcher.time=0.12")[-1] == "3 ok; records in results"
-    assert house.count("start") == {str(tag): 1 for tag in range(3)}
+    house.suite(2, 9.0)  # in 19 seconds, of which a busy machine needs many to start
+    assert house.run("--jobs", "1", "--set", "launcher.time=0.35")[-1] == "2 ok; records in results"
+    assert house.count("start") == {"0": 1, "1": 1}
     assert len({process for _, _, process in house.log()}) == 2  # workers, each of a job
 
 

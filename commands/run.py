@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..benchmark.launch.outcome import Options
     from ..benchmark.plan.runs import Plan, Spec
     from ..results import Store
+    from ..tasks import Fingerprint
 
 
 @click.command("run")
@@ -217,8 +218,8 @@ def _carry_out(
         state = plan_state(specs, store, existing, patience)
     for path in state.damaged:
         say(f"{path} is damaged: set aside as {store.set_aside(path)}, run again", err=True)
-    todo = _prepare(state.todo, absent, available)
-    return carry_out(todo, replace(options, places=state.places), launcher), state.done
+    todo, data = _prepare(state.todo, absent, available)
+    return carry_out(todo, replace(options, places=state.places, data=data), launcher), state.done
 
 
 def _say_plan(planned: Plan, store: Store, existing: str, throughput: float | None, jobs: int) -> None:
@@ -262,11 +263,14 @@ def _say_estimate(planned: Plan, store: Store, throughput: float | None, jobs: i
     )
 
 
-def _prepare(todo: list[Spec], absent: dict[str, str], available: bool) -> list[Spec]:
+def _prepare(
+    todo: list[Spec], absent: dict[str, str], available: bool
+) -> tuple[list[Spec], dict[tuple[str, int], Fingerprint]]:
     """Decode what the runs need, once, before they start.
 
     Returns:
-        What can be run. What cannot, for something is not there, is added to `absent` and said on stderr.
+        What can be run, and what its data are. What cannot, for something is not there, is added to `absent` and said
+        on stderr.
 
     Raises:
         PeftmarkError: where data cannot be read, unless what is `available` is to be run.
@@ -274,18 +278,23 @@ def _prepare(todo: list[Spec], absent: dict[str, str], available: bool) -> list[
     from ..results import RunSpec
     from ..tasks import draw_of, make_task
 
+    found: dict[tuple[str, int], Fingerprint] = {}
     runs = [spec for spec in todo if isinstance(spec, RunSpec)]
     for name, draw in dict.fromkeys((run.task.name, draw_of(run.task.name, run.seed)) for run in runs):
         try:
-            for warning in make_task(name, draw).prepare(_Decoding(name)):
-                say(f"warning: task {name}: {warning}", err=True)
+            data = make_task(name, draw).prepare(_Decoding(name))
         except PeftmarkError as error:
             if not available:
                 raise
             if f"task {name}" not in absent:
                 absent[f"task {name}"] = str(error)
                 say(f"left out: {error}", err=True)
-    return [spec for spec in todo if not (isinstance(spec, RunSpec) and f"task {spec.task.name}" in absent)]
+            continue
+        if data is not None:
+            found[name, draw] = data.fingerprint()
+            for warning in data.warnings:
+                say(f"warning: task {name}: {warning}", err=True)
+    return [spec for spec in todo if not (isinstance(spec, RunSpec) and f"task {spec.task.name}" in absent)], found
 
 
 class _Decoding:

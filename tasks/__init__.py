@@ -2,11 +2,12 @@
 
 from .objectives import Accuracy, Classification, Metric, Objective, OpenVocabulary, objective_of_track
 from .targets import Ragged, TargetList, Targets, tensors_of
-from .task import Split, Task, TaskData, draw_of, make_task
+from .task import Fingerprint, Split, Task, TaskData, draw_of, make_task
 
 __all__ = [
     "Accuracy",
     "Classification",
+    "Fingerprint",
     "Metric",
     "Objective",
     "OpenVocabulary",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +16,8 @@ from ..registry import TASKS
 from .objectives import Objective, objective_of_track
 from .targets import Targets, join, tensors_of
 
+Fingerprint = Mapping[str, tuple[int, str]]
+"""What the splits hold, by their names: how many examples, and the sha256 of their inputs and targets."""
 Progress = Callable[[str, int, int], None]
 """Called with what is being read, how many examples of it are done, and of how many."""
 
@@ -59,6 +61,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def parts(self) -> Iterator[bytes]:
+        """What tells it from another: its inputs, or their digests where these are known, and its targets."""
+        for tensor in (self.inputs if self.digests is None else self.digests, *tensors_of(self.targets)):
+            yield tensor.numpy().tobytes()
+
 
 @dataclass(frozen=True)
 class TaskData:
@@ -76,11 +83,15 @@ class TaskData:
 
     def sha256(self) -> str:
         """Of all inputs (or their digests, where these are known) and targets, in a fixed order."""
-        digest = hashlib.sha256()
-        for split in (self.train, self.validation, *(self.tests[name] for name in sorted(self.tests))):
-            for tensor in (split.inputs if split.digests is None else split.digests, *tensors_of(split.targets)):
-                digest.update(tensor.numpy().tobytes())
-        return digest.hexdigest()
+        splits = (self.train, self.validation, *(self.tests[name] for name in sorted(self.tests)))
+        return _sha256(part for split in splits for part in split.parts())
+
+    def fingerprint(self) -> Fingerprint:
+        """By which data are known again; cheap where the inputs' digests are known."""
+        return {
+            name: (len(split), _sha256(split.parts()))
+            for name, split in {**self.tests, "train": self.train, "validation": self.validation}.items()
+        }
 
     def train_and_validation(self) -> Split:
         """Both in one split: training examples first. Those that lie one after the other in a file are not copied."""
@@ -92,6 +103,13 @@ class TaskData:
             digests = torch.cat((one.digests, other.digests))
         inputs, targets = _joined(one.inputs, other.inputs), join(one.targets, other.targets)
         return Split(inputs, targets, one.class_names, digests)
+
+
+def _sha256(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _joined(one: Tensor, other: Tensor) -> Tensor:
@@ -173,12 +191,12 @@ class Task(ABC):
         """Images (or frames) of the training, validation and test splits, as far as known without any data; or None."""
         return None
 
-    def prepare(self, progress: Progress) -> tuple[str, ...]:
-        """What can be done once for all runs, before they are launched, with progress; and the data's warnings.
+    def prepare(self, progress: Progress) -> TaskData | None:
+        """What can be done once for all runs, before they are launched, with progress: the data, as `load` finds them.
 
-        Raises PeftmarkError as `load`.
+        None where there is nothing to be done. Raises PeftmarkError as `load`.
         """
-        return ()
+        return None
 
     def check(self) -> list[str]:
         """What is wrong with the task's data where they should lie, and what to do: a line each, none if all is well.

@@ -103,7 +103,7 @@ def registries() -> Iterator[None]:
     if "peftmark.benchmark.run.run" in sys.modules:
         from peftmark.benchmark.run import run
 
-        for cache in (run.load_task, run._data_sha256, run._pretrained):
+        for cache in (run._loaded, run._data_sha256, run._pretrained):
             cache.cache_clear()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...results import CostRecord, CostSpec, RunRecord
 from ...results.store import COSTS
+from ...tasks import Fingerprint
 from ..plan.runs import Spec
 
 POSTPONED = "postponed"
@@ -73,6 +74,8 @@ class Options:
     """A file that says until when, by `time.monotonic`, runs are started. What comes later is `POSTPONED`."""
     launcher: dict[str, Any] = field(default_factory=dict)
     """The launcher's own settings (``--set launcher.NAME=VALUE``), which it checks."""
+    data: dict[tuple[str, int], Fingerprint] = field(default_factory=dict)
+    """What the data of a task and a draw were when the runs were launched, where they are read from files."""
 
     def place(self, spec: Spec) -> Path:
         """Where the record of a run or a profile goes."""

@@ -110,7 +110,8 @@ def _run(spec: RunSpec, options: Options, place: Path) -> RunRecord:
     predictions = predictions_file(place)
     predictions.unlink(missing_ok=True)  # of a record that is made anew
     kept = predictions if options.predictions else None
-    record = run(spec, torch.device(options.device), checkpoint, adapter, _cache, kept)
+    data = options.data.get((spec.task.name, draw_of(spec.task.name, spec.seed)))
+    record = run(spec, torch.device(options.device), checkpoint, adapter, _cache, kept, data)
     store.write(record, place)
     return record
 

@@ -38,10 +38,11 @@ from ...results import (
     write_predictions,
 )
 from ...results.tuning import tuning_of
-from ...tasks import Task, TaskData, draw_of, make_task
+from ...tasks import Fingerprint, Task, TaskData, draw_of, make_task
 from ..environment import environment
 from ..plan.preset import load_presets
 from ..plan.protocol import protocol_of
+from .data import check_unchanged
 from .evaluation import Evaluator, as_arrays
 from .failures import error_info, status_of
 from .inputs import BOTH, TRAIN, VALIDATION, Inputs, TrainingBatches
@@ -80,6 +81,7 @@ def run(
     adapter_file: Path | None = None,
     cache: PrefixCache | None = None,
     predictions_file: Path | None = None,
+    data: Fingerprint | None = None,
 ) -> RunRecord:
     """Carry out a run. Never raises for what a run can do wrong: the record's status says it.
 
@@ -88,10 +90,11 @@ def run(
         adapter_file: where the trained tensors are saved (safetensors); None does not save them.
         predictions_file: where what it predicts of every test example is kept; None does not keep it.
         cache: what this process keeps from run to run of untouched prefixes' outputs; None computes them in every step.
+        data: what the task's data were when the run was launched; None where that is not known.
     """
     progress = _Progress()
     try:
-        found = _run(spec, device, checkpoint, adapter_file, cache, predictions_file, progress)
+        found = _run(spec, device, checkpoint, adapter_file, cache, predictions_file, data, progress)
     except BaseException as error:  # a plug-in's SystemExit and GeneratorExit too
         if isinstance(error, KeyboardInterrupt) and multiprocessing.parent_process() is None:
             raise  # Ctrl-C, which a worker never gets
@@ -108,6 +111,7 @@ def _run(
     adapter_file: Path | None,
     cache: PrefixCache | None,
     predictions_file: Path | None,
+    prepared: Fingerprint | None,
     progress: _Progress,
 ) -> Quality | TrialFigure:
     protocol, tuning = protocol_of(spec.protocol), tuning_of(spec)
@@ -120,6 +124,7 @@ def _run(
         task, data = load_task(spec.task.name, draw)
         progress.data_warnings = data.warnings
         progress.data_sha256 = _data_sha256(spec.task.name, draw)
+        check_unchanged(spec.task, _loaded(spec.task.name, draw)[2], data, prepared)
     with progress.enter("setup"):
         model = _build(spec, checkpoint, task, data).to(device)
         bare = None if spec.backbone.weights == RANDOM else _pretrained(spec.backbone, checkpoint)
@@ -223,11 +228,17 @@ def _pretrained(spec: BackboneSpec, checkpoint: Path | None) -> Anatomy:
     return backbone.build(pretrained=True)
 
 
-@lru_cache(maxsize=2)
 def load_task(name: str, draw: int = 0) -> tuple[Task, TaskData]:
     """A task, as runs of a draw see it, and its data; kept, since the runs of a task follow one another."""
+    task, data, _ = _loaded(name, draw)
+    return task, data
+
+
+@lru_cache(maxsize=2)
+def _loaded(name: str, draw: int) -> tuple[Task, TaskData, str]:
+    """With the split's hash, computed last: what changes while the data are loaded shows in it."""
     task = make_task(name, draw)
-    return task, task.load()
+    return task, task.load(), task.split_sha256()
 
 
 @lru_cache(maxsize=64)

@@ -59,8 +59,8 @@ class ImageTask(Task):
         content = {name: [images.content(), images.class_names] for name, images in named.items()}
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
-    def prepare(self, progress: Progress) -> tuple[str, ...]:
-        return self._load(progress).warnings
+    def prepare(self, progress: Progress) -> TaskData:
+        return self._load(progress)
 
     def load(self) -> TaskData:
         return self._load(silent)

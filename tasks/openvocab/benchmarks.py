@@ -81,8 +81,8 @@ class OpenVocabulary(Task):
     def expected_test_size(self) -> int:
         return SETS[self.source].test_size
 
-    def prepare(self, progress: Progress) -> tuple[str, ...]:
-        return self._load(progress).warnings
+    def prepare(self, progress: Progress) -> TaskData:
+        return self._load(progress)
 
     def load(self) -> TaskData:
         return self._load(silent)

@@ -92,8 +92,8 @@ class VideoTask(Task):
         sampling = (self.num_frames, self.size, self.sampling, self.stride, self.test_clips, self.test_crops, self.seed)
         return hashlib.sha256(canonical_json([content, lists.class_names, sampling])).hexdigest()
 
-    def prepare(self, progress: Progress) -> tuple[str, ...]:
-        return self._load(progress).warnings
+    def prepare(self, progress: Progress) -> TaskData:
+        return self._load(progress)
 
     def load(self) -> TaskData:
         return self._load(silent)

@@ -76,28 +76,36 @@ def _give_up(error: OSError, err: bool) -> None:
 
 
 def carry_out(todo: list[Spec], options: Options, launcher: str = "local") -> Counter[str]:
-    """Launch the runs, print a line for each that ends, and keep a progress bar below on a terminal."""
+    """Launch the runs, print a line for each that ends, and keep a progress bar below on a terminal.
+
+    Raises:
+        PeftmarkError: where the results folder is not the one any more that this command holds.
+    """
     counts: Counter[str] = Counter()
     if not todo:
         return counts
 
     from ..benchmark.launch.launchers import find_launcher
+    from ..results.files import check_held
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: stop the workers, keep the records
     outcomes = find_launcher(launcher)(todo, options)
     try:
         with _bar(min(options.jobs, len(todo)), len(todo)) as tell:
             for outcome in outcomes:
+                check_held(options.results)
                 counts[outcome.status] += 1
                 tell(f"[{sum(counts.values())}/{len(todo)}] {_line(outcome)}")
     except KeyboardInterrupt:
-        outcomes.close()
+        outcomes.close()  # first: the workers may still be at work
         say(
             f"interrupted: {sum(counts.values())} records are kept in {options.results}; "
             f"the same command goes on with the rest",
             err=True,
         )
         raise SystemExit(INTERRUPTED) from None
+    finally:
+        outcomes.close()
     return counts
 
 

@@ -13,6 +13,7 @@ from .cost import (
     Timing,
     decode_cost,
 )
+from .files import write_atomically
 from .frame import costs_to_frame, load_costs, load_results, to_frame
 from .predictions import load_predictions, predictions_file, predictions_sha256, read_predictions, write_predictions
 from .record import (
@@ -41,7 +42,7 @@ from .record import (
     decode_record,
     encode_record,
 )
-from .store import ADAPTERS, LAUNCH, Store, write_atomically
+from .store import ADAPTERS, LAUNCH, Store
 
 __all__ = [
     "ADAPTERS",

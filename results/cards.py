@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from .files import write_atomically
 from .record import canonical_json
-from .store import CARDS, write_atomically
+from .store import CARDS
 
 Kind = Literal["methods", "backbones", "tasks"]
 KINDS: tuple[Kind, ...] = ("methods", "backbones", "tasks")

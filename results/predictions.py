@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PeftmarkError
+from .files import write_atomically
 from .record import RunRecord
-from .store import PREDICTIONS, Store, write_atomically
+from .store import PREDICTIONS, Store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

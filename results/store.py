@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import itertools
 import os
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import filelock
 
 from ..errors import PeftmarkError
 from .cost import CostRecord, decode_cost
+from .files import hold, let_go, write_atomically
 from .record import RunRecord, decode_record, encode_record
 
 CARDS = "cards"
@@ -40,28 +40,13 @@ Listing = tuple[Path, list[str]]
 R = TypeVar("R")
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Temp file in the same folder, fsync, rename: a reader, or a ``kill -9``, never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 class Store:
     """A results folder.
 
     Args:
         root: the folder; created on the first write. Records may lie in sub-folders (by suite).
 
+    >>> import tempfile
     >>> from peftmark.results import BackboneSpec, Env, MethodSpec, ProtocolSpec, RunSpec, TaskSpec, Time
     >>> spec = RunSpec(
     ...     method=MethodSpec(name="lora", version=1, config={"rank": 8}),
@@ -87,7 +72,7 @@ class Store:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for one command that writes to it.
+        """Hold the folder for one command that writes to it, and to no other one that takes its place.
 
         Raises:
             PeftmarkError: where the folder cannot be written to, or another command holds it.
@@ -96,6 +81,7 @@ class Store:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             lock.acquire()
+            hold(self.root)
         except filelock.Timeout as error:
             raise PeftmarkError(
                 f"another peftmark command is writing to {self.root}: wait for it, or choose another with --results DIR"
@@ -107,6 +93,7 @@ class Store:
         try:
             yield
         finally:
+            let_go(self.root)
             lock.release()
 
     def remove_temporary_files(self) -> None:

@@ -17,9 +17,10 @@ from typing import Generic, TypeVar
 from ..errors import PeftmarkError
 from .cards import KINDS, Card, card_path, read_card, write_card
 from .cost import CostRecord, decode_cost
+from .files import write_atomically
 from .predictions import predictions_file, predictions_problems, same_predictions
 from .record import RunRecord, decode_record
-from .store import ADAPTERS, COSTS, PREDICTIONS, Store, write_atomically
+from .store import ADAPTERS, COSTS, PREDICTIONS, Store
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...errors import PeftmarkError
 from ...results import CostSpec, ErrorInfo, decode_cost, decode_record
+from ...results.files import identity_of
 from ..plan.runs import Spec
 from .failure import record_failure
 from .outcome import Options, Outcome
@@ -28,7 +29,8 @@ def launch(specs: list[Spec], options: Options) -> Generator[Outcome, None, None
         raise PeftmarkError(f"--set launcher.{next(iter(options.launcher))}: the local launcher has no settings")
     placed = [(spec, options.place(spec)) for spec in specs]
     before = {path: _stamp(path) for path in options.places.values()}
-    told = replace(options, places={})  # they are told with every spec: a process reads all its options to start
+    # places are told with every spec: a process reads all its options to start
+    told = replace(options, places={}, folder=identity_of(options.results))
     pool = Pool(options.jobs, lambda: Process(start, carry_out, told), options.timeout_s)
     for (spec, place), ended in pool.run(placed):
         if not isinstance(ended, Lost):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...results import CostRecord, CostSpec, RunRecord
+from ...results.files import Identity
 from ...results.store import COSTS
 from ...tasks import Fingerprint
 from ..plan.runs import Spec
@@ -72,6 +73,8 @@ class Options:
     """Where records lie that are made anew, by id; others are written into the results folder itself."""
     until: Path | None = None
     """A file that says until when, by `time.monotonic`, runs are started. What comes later is `POSTPONED`."""
+    folder: Identity | None = None
+    """Of the results folder, as it was when the command began: workers write into no other one of its name."""
     launcher: dict[str, Any] = field(default_factory=dict)
     """The launcher's own settings (``--set launcher.NAME=VALUE``), which it checks."""
     data: dict[tuple[str, int], Fingerprint] = field(default_factory=dict)

@@ -15,6 +15,7 @@ import torch
 from ...errors import PeftmarkError
 from ...registry import load_plugins
 from ...results import ADAPTERS, CostRecord, CostSpec, RunRecord, RunSpec, Store, predictions_file
+from ...results.files import hold
 from ...tasks import draw_of
 from ..measure.profile import profile
 from ..plan.runs import Spec
@@ -34,6 +35,8 @@ def start(options: Options) -> None:
     """Prepare this process: one thread on a CPU (results depend on the number), plug-ins, an end with the parent."""
     global _options, _broken, _cache
     _options = options
+    if options.folder is not None:
+        hold(options.results, options.folder)
     # its files lie beside the records: a machine's own folder for temporary files may be in memory
     _cache = PrefixCache(memory_budget(options.jobs), options.results) if options.cache else None
     _end_with_parent()

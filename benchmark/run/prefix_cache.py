@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...results.files import make_folder
+
 
 class PrefixCache:
     """Tensors (n, …) in the memory of the host, by what they are of; the least recently used leave first.
@@ -78,7 +80,7 @@ class PrefixCache:
                 held -= tensor.nbytes
 
     def _make_room_on_disk(self, nbytes: int) -> bool:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         mapped = [key for key, tensor in self._kept.items() if self.is_mapped(tensor)]
         while shutil.disk_usage(self.folder).free < 2 * nbytes:
             if not mapped:

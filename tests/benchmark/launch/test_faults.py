@@ -137,6 +137,30 @@ def test_a_results_folder_that_becomes_unwritable(suite: Suite, mount: Mount, tm
     assert all(record in suite.records() for record in kept)
 
 
+@pytest.mark.parametrize("then", ["nothing", "another folder", "a file"])
+def test_a_results_folder_that_is_moved_away(suite: Suite, tmp_path: Path, then: str) -> None:
+    """It is not made anew, and nothing is put into what has taken its place: one line, and the rest is run there."""
+    asked = ["--task", "toy/bright", *seeds(4), "--set", "method.seconds=0.7"]
+    command = suite.start(*asked)
+    suite.wait_for_a_record()
+    place, moved = tmp_path / "results", tmp_path / "moved"
+    place.rename(moved)
+    if then == "another folder":
+        place.mkdir()
+    elif then == "a file":
+        place.write_text("mine")
+    code, lines, err = suite.end(command)
+    kept = Store(moved).load()[0]
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert err.startswith(f"peftmark: the results folder {place} was moved, deleted or replaced: nothing more is ")
+    assert len(lines) <= len(kept) < 4 and len(kept) >= 1
+    assert list(place.rglob("*") if place.is_dir() else []) == [] and place.exists() == (then != "nothing")
+    code, lines, err = suite.run(*asked, "--results", "moved")
+    ended = f"{4 - len(kept)} ok; {len(kept)} were finished before; records in moved"
+    assert (code, lines[-1], err) == (0, ended, "")
+    assert all(record in Store(moved).load()[0] for record in kept)
+
+
 def test_two_drivers_on_one_folder(suite: Suite) -> None:
     asked = ["--task", "toy/bright", *seeds(2), "--set", "method.seconds=1.5"]
     first = suite.start(*asked)

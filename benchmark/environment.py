@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -63,6 +64,27 @@ def _packages() -> dict[str, str]:
     return found
 
 
+class Code(NamedTuple):
+    """What is run: a commit, whether it was changed, the package's version; None where it is not known."""
+
+    git_sha: str | None
+    dirty: bool | None
+    version: str | None
+
+
+_shipped: Code | None = None
+
+
+def code() -> Code:
+    return _shipped or Code(*_git(), _packages().get("peftmark"))
+
+
+def use_code(shipped: Code) -> None:
+    """Say what the code is that was copied to this machine for this process."""
+    global _shipped
+    _shipped = shipped
+
+
 @lru_cache
 def _git() -> tuple[str | None, bool | None]:
     """The commit of the checkout that peftmark runs from and whether its code has changes; None outside a checkout."""
@@ -83,15 +105,16 @@ def _git() -> tuple[str | None, bool | None]:
 
 
 def environment(device: torch.device, data_sha256: str | None = None, data_warnings: Sequence[str] = ()) -> Env:
-    sha, dirty = _git()
+    run = code()
+    others = {name: found for name, found in _packages().items() if name != "peftmark"}
     return Env(
         hardware_class=hardware_class(device),
         device=str(device),
         torch=str(torch.__version__),
         python=platform.python_version(),
-        packages=_packages(),
-        git_sha=sha,
-        dirty=dirty,
+        packages={**({"peftmark": run.version} if run.version else {}), **others},
+        git_sha=run.git_sha,
+        dirty=run.dirty,
         threads=torch.get_num_threads(),
         data_sha256=data_sha256,
         data_warnings=list(data_warnings),

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     metavar="S",
     help="Deal the trials into S studies that choose apart; by default 3 where each has 5 or more.",
 )
-@click.option("--launcher", type=click.Choice(["local", "slurm"]), default="local", show_default=True)
+@click.option("--launcher", type=click.Choice(["local", "ray", "slurm"]), default="local", show_default=True)
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Workers; by default one a core, one with a GPU.")
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1; by default the GPU where there is one.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="Short for --set protocol.precision=P.")

@@ -21,7 +21,7 @@ class Launch(Protocol):
     def __call__(self, specs: list[Spec], options: Options) -> Generator[Outcome, None, None]: ...
 
 
-LAUNCHERS = ("local", "slurm")
+LAUNCHERS = ("local", "ray", "slurm")
 """Each is a module of this package with a function ``launch``."""
 
 

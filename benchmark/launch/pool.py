@@ -192,7 +192,7 @@ class Pool:
     """Workers that share out jobs.
 
     Args:
-        size: how many workers at most.
+        size: how many workers at most; called where that changes with time.
         new: makes one, not started yet.
         timeout_s: of a job.
         wait, clock: others where time is simulated.
@@ -200,16 +200,18 @@ class Pool:
 
     def __init__(
         self,
-        size: int,
+        size: int | Callable[[], int],
         new: Callable[[], Worker],
         timeout_s: float | None = None,
         wait: Callable[[Sequence[Any], float], set[Any]] = heard,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._size, self._new, self._wait, self._clock = size, new, wait, clock
+        self._size = size if callable(size) else lambda: size
+        self._new, self._wait, self._clock = new, wait, clock
         self._timeout_s = math.inf if timeout_s is None else timeout_s
         self._waiting = deque[Any]()
         self._places: list[_Place] = []
+        self._given_up = 0
         self._reason = ""
         """Of the last worker that was of no use."""
 
@@ -219,12 +221,10 @@ class Pool:
         Closing the generator ends the workers.
         """
         self._waiting.extend(jobs)
-        self._places = [_Place() for _ in range(min(self._size, len(self._waiting)))]
         glance = self._clock() + _GLANCE
         try:
-            for place in self._places[:]:
-                self._start(place)
             while self._waiting or any(place.job is not None for place in self._places):
+                self._fill()
                 if not self._places:
                     yield self._waiting.popleft(), Lost("start", self._reason)
                     continue
@@ -248,6 +248,20 @@ class Pool:
         finally:
             self._close()
 
+    def again(self, job: Any) -> None:
+        """Hand out a job once more, after all others."""
+        self._waiting.append(job)
+
+    def _fill(self) -> None:
+        """Start workers where there are fewer than there may be and than there are jobs."""
+        while (
+            self._waiting
+            and len(self._places) < self._size() - self._given_up
+            and len(self._places) < len(self._waiting) + sum(place.job is not None for place in self._places)
+        ):
+            self._places.append(_Place())
+            self._start(self._places[-1])
+
     def _start(self, place: _Place) -> None:
         """Put a new worker there; give the place up where that is of no use."""
         place.worker, place.ready, place.job, place.deadline = None, False, None, math.inf
@@ -260,6 +274,7 @@ class Pool:
                 self._reason = str(error)
             else:
                 return
+        self._given_up += 1
         self._places.remove(place)
 
     def _hear(self, place: _Place) -> list[tuple[Any, Any]]:

@@ -224,11 +224,21 @@ def test_a_driver_is_killed_and_the_next_one_interrupted(house: House) -> None:
     assert sum(house.count("end").values()) == 7
 
 
-def test_a_time_limit(house: House) -> None:
-    """Runs are not started where they would not be finished: none is begun twice, in however many jobs."""
-    house.suite(2, 9.0)  # in 19 seconds, of which a busy machine needs many to start
-    assert house.run("--jobs", "1", "--set", "launcher.time=0.35")[-1] == "2 ok; records in results"
-    assert house.count("start") == {"0": 1, "1": 1}
+def test_a_job_is_requeued(house: House) -> None:
+    """On the signal that Slurm sends before it preempts a job or its time is up: the same job goes on with the rest."""
+    house.suite(4, 1.5)
+    command = house.start("--jobs", "1", "--set", "launcher.tasks=1")
+    wait_for(lambda: house.count("end")["0"] and house.records(), "a record")
+    wait_for(lambda: house.count("start")["1"], "the next run")
+    own = house.folder / "results" / ".launch"
+    jobs, first = list(own.iterdir()), {process for _, _, process in house.log()}
+    os.kill(house.slices()[-1], signal.SIGUSR2)
+    wait_for(lambda: house.count("start")["3"], "the last run")
+    assert list(own.iterdir()) == jobs
+    out, err = command.communicate(timeout=PATIENCE)
+    assert (command.returncode, out.splitlines()[-1], err) == (0, "4 ok; records in results", "")
+    assert house.count("start")["0"] == 1
+    assert len(first) == 1
     assert len({process for _, _, process in house.log()}) == 2  # workers, each of a job
 
 

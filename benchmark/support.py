@@ -20,7 +20,7 @@ from ..backbones.timm.builder import timm_anatomy
 from ..errors import Unsupported
 from ..methods import make_method, make_model
 from ..registry import METHODS
-from ..tasks import objective_of_track
+from ..tasks import clip_length_of_track, objective_of_track
 from .plan.costs import main_track
 
 PAGE = Path(__file__).parent.parent / "methods" / "BACKBONES.md"
@@ -92,7 +92,7 @@ def reason_against(family: Family, method: str) -> str | None:
     anatomy = family.anatomy()
     anatomy.name = "the backbone"  # in the reason
     track = main_track(method)
-    frames = FRAMES if track == "video" else None
+    frames = None if clip_length_of_track(track) is None else FRAMES
     shape = anatomy.input.shape if frames is None else (frames, *anatomy.input.shape)
     objective = objective_of_track(track, CLASS_NAMES, DEFAULT_TEMPLATES)
     images = torch.randn(IMAGES, *shape, generator=torch.Generator().manual_seed(0))

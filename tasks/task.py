@@ -135,6 +135,7 @@ class Task(ABC):
         num_frames: of a clip; None for images.
         preprocessing: the name of how files became pixels (`images.Preprocessing`); None where there are no files. It
             is in every spec.
+        caution: what a reader of its figures should know first; the board says it.
         drawn_by_seed: whether a run's seed decides which examples are seen, as in few-shot training; `make_task`
             then sets `draw` to the seed.
 
@@ -167,6 +168,7 @@ class Task(ABC):
     templates: tuple[str, ...] = ()
     num_frames: ClassVar[int | None] = None
     preprocessing: ClassVar[str | None] = None
+    caution: ClassVar[str] = ""
     drawn_by_seed: ClassVar[bool] = False
     draw: int = 0
 

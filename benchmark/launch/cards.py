@@ -64,6 +64,7 @@ def task_facts(task: Task, data: TaskData) -> dict[str, Any]:
     return {
         "track": task.track,
         "metric": task.metric or objective.metric().name,
+        **({"caution": task.caution} if task.caution else {}),
         **({"preprocessing": task.preprocessing} if task.preprocessing else {}),
         **({"warnings": list(data.warnings)} if data.warnings else {}),
         **objective.facts(),

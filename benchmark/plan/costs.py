@@ -14,10 +14,8 @@ from ...errors import PeftmarkError
 from ...methods import make_method
 from ...registry import METHODS
 from ...results import CostSpec, check_recordable
+from ...tasks import clip_length_of_track
 from .suite import Suite, SuiteProfiles, narrowed
-
-CLIP_LENGTH = 8
-"""Frames of the clips on which a video method is profiled."""
 
 
 def suite_costs(
@@ -31,7 +29,7 @@ def suite_costs(
     wanted = [name for pattern in methods for name in METHODS.expand(pattern)]
     specs = []
     for profiles in suite.profiles:
-        selected = narrowed(profiles.selected(), wanted, "image")
+        selected = narrowed(profiles.selected(), wanted, profiles.track)
         for backbone in backbones or profiles.backbones:
             specs += cost_specs(backbone, selected, profiles, settings, hardware_class)
     return list({spec.cost_id: spec for spec in specs}.values())
@@ -63,10 +61,11 @@ def cost_specs(
         for name, config in methods:
             made = make_method(name, {**config, **settings})
             check_recordable(f"method {name!r}", made.config())
+            frames = clip_length_of_track(main_track(name))
             table = {
                 "method": {"name": METHODS.canonical(name), "version": made.version, "config": made.config()},
                 "backbone": full_name,
-                "input_shape": (*([CLIP_LENGTH] * (main_track(name) == "video")), *input_shape),
+                "input_shape": input_shape if frames is None else (frames, *input_shape),
                 "num_classes": profiles.num_classes,
                 "batch_size": profiles.batch_size,
                 "hardware_class": hardware_class,

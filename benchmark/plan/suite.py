@@ -35,7 +35,7 @@ class SuiteProfiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """``[[profiles]]``: what every method of the table costs on every backbone of the table, in every variant.
 
     Attributes:
-        methods, exclude: as of a `SuiteRuns`; wildcards select among the methods of the image track.
+        methods, exclude: as of a `SuiteRuns`; wildcards select among the methods of `track`.
         variants: tables of ``precision``, ``frozen_dtype``, ``gradient_checkpointing`` and ``optimizer`` (``sgd``); an
             empty one is the plain float32 step of AdamW.
     """
@@ -45,12 +45,13 @@ class SuiteProfiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     exclude: list[str] = []
     batch_size: int
     num_classes: int
+    track: str = "image"
     variants: list[dict[str, Any]] = msgspec.field(default_factory=lambda: [{}])
 
     def selected(self) -> list[tuple[str, dict[str, Any]]]:
         """(method, config) of the table, in the file's order."""
         exclude = {name for pattern in self.exclude for name in METHODS.expand(pattern)}
-        return [pair for item in self.methods for pair in _methods(item, "image", exclude)]
+        return [pair for item in self.methods for pair in _methods(item, self.track, exclude)]
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -75,9 +75,10 @@ class Site:
         return dict(sorted(Counter(record.status for record in self.records).items()))
 
     @property
-    def embedded(self) -> bool:
-        """Whether any task is of the embedded suite, which needs a word of caution."""
-        return any(name.startswith("embedded/") for name in self.subjects.tasks)
+    def cautions(self) -> list[str]:
+        """What tasks want to be known before their figures are read."""
+        stated = {task.facts.get("caution") for task in self.subjects.tasks.values()}
+        return sorted(caution for caution in stated if isinstance(caution, str))
 
     @cached_property
     def rows(self) -> Mapping[str, list[tuple[Table, Row]]]:

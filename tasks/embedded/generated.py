@@ -26,6 +26,10 @@ class GeneratedTask(Task):
         sizes: images or clips in ``train``, ``validation`` and each test split.
     """
 
+    caution = (
+        "The embedded suite runs on a laptop and proves the harness. It does not replace VTAB-1k: a rank here says "
+        "nothing certain about another backbone or real data."
+    )
     metric: ClassVar[str | None] = "accuracy"  # in so many words: it is hashed with the data
     seed: ClassVar[int]
     sizes: ClassVar[Mapping[str, int]] = {"train": 400, "validation": 100, "test": 500}

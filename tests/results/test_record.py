@@ -70,7 +70,7 @@ def test_run_id_is_the_hash_of_the_canonical_json(spec: RunSpec) -> None:
 def test_the_id_made_of_parts_is_that_of_the_whole(
     config: dict[str, Any], overrides: dict[str, Any], seed: int, text: str | None, trial: bool
 ) -> None:
-    points = {"points_sha256": text, "study": seed % 3 if trial else None}
+    points = {"points_sha256": text, "study": seed % 3 if trial else None, "space": {text or "a": "b"}}
     tuning = TuningSpec(stage="trial", tuner=text or "halton", trials=15, studies=3, learning_rate=0.1, **points)
     spec = replace(
         spec_with(config),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from peftmark import SUITES
-from peftmark.benchmark.plan import runs
+from peftmark.benchmark.plan import runs, specs
 from peftmark.benchmark.plan.pending import EXISTING, plan_state
 from peftmark.benchmark.plan.runs import Request, plan
 from peftmark.benchmark.run.run import failed_record
@@ -229,8 +229,11 @@ def test_what_seeds_share_is_found_out_once(suite: str, monkeypatch: pytest.Monk
     counts: Counter[str] = Counter()
 
     def counted(name: str) -> None:
-        call = getattr(runs, name)
-        monkeypatch.setattr(runs, name, lambda *given: (counts.update([name]), call(*given))[1])
+        for module in (runs, specs):
+            call = getattr(module, name, None)
+            if call is not None:
+                watched = lambda *given, call=call: (counts.update([name]), call(*given))[1]  # noqa: E731
+                monkeypatch.setattr(module, name, watched)
 
     for name in ("make_method", "load_protocol", "make_task", "find_backbone"):
         counted(name)

@@ -64,11 +64,11 @@ def launch(specs: list[Spec], options: Options) -> Generator[Outcome, None, None
 def _launch(specs: list[Spec], options: Options, settings: Settings) -> Generator[Outcome, None, None]:
     jobs = min(settings.workers or options.jobs, len(specs))
     with connected(settings, jobs) as cluster:
-        if settings.workers is None and settings.address and not cluster.slots():
+        if not cluster.slots() and not (settings.address and settings.workers):
             asked = ", ".join(f"{name} {amount:g}" for name, amount in settings.resources().items())
             raise PeftmarkError(
-                f"no node has room for a worker ({asked}): this Ray has {cluster.describe()}; "
-                f"where nodes are started as they are asked for, set launcher.workers"
+                f"no node has room for a worker ({asked}): this Ray has {cluster.describe()}"
+                + ("; where nodes are started as they are asked for, set launcher.workers" if settings.address else "")
             )
         crew = _Crew(cluster, settings, _setup(options, settings, cluster))
         fixed = settings.workers or (None if settings.address else jobs)

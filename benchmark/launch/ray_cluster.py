@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -31,10 +33,17 @@ _LOOK_S = 2.0
 """Between two looks at the nodes."""
 
 _QUIET = {
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # raylets' lines on workers that died, on the driver's stdout
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the default of later versions; without it they warn
     "RAY_prestart_worker_first_driver": "0",  # workers that have not our code
 }
+
+_PATIENCE_S = 5.0
+"""For an answer at an address. Ray itself tries for minutes."""
+
+_HOST_PORT = re.compile(r"([\w.-]+|\[[\da-fA-F:]+\]):(\d{1,5})")
 
 Positive = Annotated[float, Meta(gt=0)]
 
@@ -87,16 +96,17 @@ def read_settings(values: dict[str, Any]) -> Settings:
     settings = msgspec.convert(values, Settings)
     if settings.gpus and settings.gpus > 1:
         raise PeftmarkError(f"--set launcher.gpus={settings.gpus:g}: a run uses one GPU at most")
-    if settings.address and settings.address.startswith("ray://"):
+    if settings.address not in (None, "auto") and not _HOST_PORT.fullmatch(settings.address or ""):
         raise PeftmarkError(
-            f"--set launcher.address={settings.address}: Ray's client is not supported; start this on a node of the "
-            f"cluster, with launcher.address=auto"
+            f"--set launcher.address={settings.address}: auto or HOST:PORT of a Ray; start this on one of its nodes"
         )
     return settings
 
 
 def import_ray() -> ModuleType:
     """Raises PeftmarkError where it is not installed."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)  # some are read while it is imported
     try:
         import ray
     except ImportError as error:
@@ -158,8 +168,8 @@ def connected(settings: Settings, jobs: int) -> Iterator[Cluster]:
     ray = import_ray()
     if ray.is_initialized():
         raise PeftmarkError("this process is connected to a Ray already: ray.shutdown() first")
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    if settings.address:
+        _check_port(settings.address)
     own = None if settings.address else Scratch(Path("/tmp"))  # paths of sockets must be short
     with tempfile.TemporaryDirectory() as folder:
         package = _stage(Path(folder) / "peftmark")
@@ -201,6 +211,14 @@ def connected(settings: Settings, jobs: int) -> Iterator[Cluster]:
             ray.shutdown()
             if own is not None:
                 own.close()
+
+
+def _check_port(address: str) -> None:
+    if found := _HOST_PORT.fullmatch(address):
+        try:
+            socket.create_connection((found[1].strip("[]"), int(found[2])), _PATIENCE_S).close()
+        except (OSError, OverflowError) as error:
+            raise PeftmarkError(f"--set launcher.address={address}: no Ray there ({error})") from error
 
 
 @contextmanager

@@ -191,6 +191,33 @@ def test_a_job_whose_worker_is_gone_before_it_began_goes_to_another(told: type[T
     assert [worker.jobs for worker in told.made] == [["leave after"], ["a", "b"]]
 
 
+def test_workers_are_added_where_there_may_be_more(told: type[Told]) -> None:
+    sizes = iter([1, 1, 1])
+    pool = Pool(lambda: next(sizes, 3), told, wait=lambda workers, seconds: set(workers))
+    assert len(list(pool.run(map(str, range(20))))) == 20
+    assert len(told.made) == 3
+    assert [len(worker.jobs) > 4 for worker in told.made] == [True] * 3
+
+
+def test_a_job_may_be_handed_out_again(told: type[Told]) -> None:
+    """After the others; a worker is started for it where none is left."""
+    pool = Pool(1, told, wait=lambda workers, seconds: set(workers))
+    ended = []
+    for job, said in pool.run(["a", "b"]):
+        ended.append(said)
+        if ended.count(job) == 1:
+            pool.again(job)
+    assert ended == ["a", "b", "a", "b"]
+    pool = Pool(1, evaluator())
+    lost = []
+    for job, said in pool.run([DIE]):
+        assert said == Lost("death", "exit code -9")
+        lost.append(job)
+        if len(lost) < 3:
+            pool.again(job)
+    assert lost == [DIE] * 3
+
+
 def test_a_thousand_simulated_workers_are_busy() -> None:
     """On runs of recorded durations; the time that the pool takes counts, at the end there is nothing left to do."""
     _, handing_out, _ = simulate(1000, 5000)

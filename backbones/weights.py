@@ -6,8 +6,6 @@ import argparse
 import hashlib
 import os
 import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import PeftmarkError
+from .torchscript import is_torchscript, read_torchscript
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pth.tar", ".pt", ".bin")
 IN_FOLDERS = (
@@ -100,7 +99,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a file, under the names that it has.
 
     A ``.safetensors`` file, an ``.npz`` of numpy arrays (JAX), a torch checkpoint, tensors only (a pickle that needs
-    more is refused), or a TorchScript archive, of which only the state is taken (OpenAI published CLIP so).
+    more is refused), or a TorchScript archive, of which only the state is read (OpenAI published CLIP so).
 
     Raises:
         PeftmarkError: where the file is damaged or holds something else.
@@ -113,19 +112,19 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        if _is_torchscript(path):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # torch deprecates the format, not the files
-                return dict(torch.jit.load(path, map_location="cpu").state_dict())
+        if is_torchscript(path):
+            return read_torchscript(path)
         with torch.serialization.safe_globals([argparse.Namespace]):  # MAE's keep the options of the run beside it
             loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except PeftmarkError:
+        raise
     except Exception as error:  # each format has errors of its own
         if isinstance(error, pickle.UnpicklingError) and (objects := _python_objects(path)):
             raise PeftmarkError(
                 f"{path} holds Python objects, which peftmark never loads ({', '.join(objects[:3])}): save the "
                 "tensors alone, torch.save(model.state_dict(), FILE)"
             ) from error
-        reason = str(error).strip().split("\n")[0][:160]
+        reason = str(error).strip().split("\n")[0][:160] or type(error).__name__
         raise PeftmarkError(f"{path} cannot be read as weights ({reason}): is the file whole?") from error
     for key in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
@@ -141,13 +140,6 @@ def _python_objects(path: Path) -> list[str]:
         return sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - {"argparse.Namespace"})
     except Exception:  # no pickle, or a damaged one
         return []
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def load_exactly(

@@ -131,6 +131,45 @@ def test_an_entry_that_is_cut_short_is_built_again(tmp_path: Path, cache: Path) 
     assert torch.equal(decoded(images, HOW).images, before)
 
 
+def spoil(file: Path, place: int) -> None:
+    """Flips a bit; the file keeps its size and modification time."""
+    status = file.stat()
+    with file.open("r+b") as stream:
+        stream.seek(place)
+        [byte] = stream.read(1)
+        stream.seek(place)
+        stream.write(bytes([byte ^ 1]))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("name", ["pixels", "digests"])
+def test_an_entry_that_is_spoiled_is_mended(
+    tmp_path: Path, cache: Path, name: str, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By decoding what does not have its digest, in this process or where it was not opened before."""
+    images = write_list(tmp_path / "set")
+    before = decoded(images, HOW)
+    pixels, digests = before.images.clone(), before.digests.clone()
+    [entry] = [path for path in cache.iterdir() if path.is_dir()]
+    spoil(entry / name, (entry / name).stat().st_size - 3)
+    if elsewhere:
+        monkeypatch.setattr("peftmark.tasks.images.cache._sound", set())
+    read: list[str] = []
+    plain = Preprocessing.read
+    monkeypatch.setattr(Preprocessing, "read", lambda self, path: read.append(path.name) or plain(self, path))
+    said: list[tuple[str, int, int]] = []
+    after = decoded(images, HOW, lambda *progress: said.append(progress))
+    assert torch.equal(after.images, pixels)
+    assert torch.equal(after.digests, digests)
+    assert read == ["5.png"]
+    assert said == [("list.txt (1 spoiled in the cache)", 6, 6)]
+    said.clear()
+    decoded(images, HOW, lambda *progress: said.append(progress))
+    assert said == []
+    assert [path.name for path in cache.iterdir() if path.is_dir()] == [entry.name]
+
+
 def test_unreadable_images_are_named_and_counted(tmp_path: Path, cache: Path) -> None:
     root = tmp_path / "set"
     images = write_list(root)

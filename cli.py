@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Any
@@ -40,6 +41,8 @@ class _Group(click.Group):
 @click.version_option(package_name="peftmark")
 def main() -> None:
     """Fair, measured comparison of parameter-efficient fine-tuning in computer vision."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it: a file's name may be no text
 
 
 for command in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -14,4 +15,4 @@ def board_command(results: Path, out: Path) -> None:
     """Build the leaderboard from a folder of records and print its path."""
     from ..leaderboard import build_board
 
-    click.echo(build_board(results, out).resolve())
+    click.echo(os.path.realpath(build_board(results, out)))

@@ -173,7 +173,7 @@ def run_command(
         timeout_s=timeout,
         save_adapters=save_adapters,
         predictions=predictions,
-        plugins=tuple(str(Path(file).resolve()) for file in plugins),
+        plugins=tuple(os.path.realpath(file) for file in plugins),
         checkpoints=planned.checkpoints,
         cache=cache,
         launcher=parsed["launcher"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -38,7 +39,7 @@ def validate_command(folder: Path, into: Path | None) -> None:
         problems += check_predictions(source, runs.records).problems
         summary = sound
     else:
-        ours, theirs = into.resolve(), folder.resolve()
+        ours, theirs = (Path(os.path.realpath(each)) for each in (into, folder))
         if ours == theirs or ours in theirs.parents or theirs in ours.parents:
             raise PeftmarkError(f"--into {into}: it must not lie in {folder}, nor {folder} in it")
         target = Store(into)

@@ -7,13 +7,14 @@ import hashlib
 import inspect
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..results import Card, CostRecord, RunRecord, read_cards
 from ..results.cards import Kind
-from ..results.store import CARDS
+from ..results.files import CARDS, read_regular
 
 TRACKS = {"image": "Image", "openvocab": "Open vocabulary", "video": "Video"}
 """The tracks that are known, in the order in which they are shown."""
@@ -144,6 +145,7 @@ def _picture(root: Path, kind: Kind, card: Card) -> Path | None:
     if card.picture is None or Path(card.picture).name != card.picture:
         return None
     for path in sorted(root.rglob(f"{CARDS}/{kind}/{glob.escape(card.picture)}")):
-        if path.is_file() and path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n":
-            return path
+        with suppress(OSError):
+            if read_regular(path).startswith(b"\x89PNG\r\n\x1a\n"):
+                return path
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +21,7 @@ def import_file(path: str | Path) -> None:
     Raises:
         PeftmarkError: where there is no such file, or it raises while it is imported.
     """
-    file = Path(path).resolve()
+    file = Path(os.path.realpath(path))  # resolve() raises where links go round in circles
     if not file.is_file():
         raise PeftmarkError(f"--import {path}: no such file")
     name = f"peftmark_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"

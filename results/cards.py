@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from .files import write_atomically
+from ..errors import PeftmarkError
+from .files import CARDS, holds, read_regular, write_atomically
+from .nesting import check_nesting
 from .record import canonical_json
-from .store import CARDS
 
 Kind = Literal["methods", "backbones", "tasks"]
 KINDS: tuple[Kind, ...] = ("methods", "backbones", "tasks")
@@ -43,7 +44,7 @@ def write_card(root: Path, kind: Kind, card: Card, picture: bytes | None = None)
         card = msgspec.structs.replace(card, picture=path.with_suffix(".png").name)
         write_atomically(path.with_suffix(".png"), picture)
     data = msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n"
-    if not path.exists() or path.read_bytes() != data:
+    if not holds(path, data):
         write_atomically(path, data)
 
 
@@ -69,8 +70,10 @@ def read_cards(root: Path, kind: Kind) -> dict[str, Card]:
 
 
 def read_card(path: Path) -> Card | None:
-    """The card in a file, None where it is damaged."""
+    """The card in a file, None where it is damaged, or no such file."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Card)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        card = msgspec.json.decode(read_regular(path), type=Card)
+        check_nesting(path, card.facts)
+    except (OSError, PeftmarkError, RecursionError, msgspec.DecodeError, UnicodeDecodeError):
         return None
+    return card

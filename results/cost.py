@@ -11,6 +11,7 @@ from typing import Literal
 from msgspec import UNSET, UnsetType
 
 from ..errors import PeftmarkError
+from .nesting import check_nesting
 from .record import Env, ErrorInfo, Identified, MethodSpec, Params, RecordPart, Storage, check_id, decode_as
 
 Precision = Literal["float32", "bfloat16"]
@@ -149,6 +150,7 @@ class CostRecord(RecordPart, frozen=True):
 def decode_cost(data: bytes, source: str | Path, expected: CostSpec | None = None) -> CostRecord:
     """Read and check one cost record; arguments and errors are those of `decode_record`."""
     record = decode_as(CostRecord, data, source)
+    check_nesting(source, record.spec.method.config)
     check_id("cost_id", record.cost_id, record.spec, expected, source)
     if record.status == "ok" and (record.memory is None or record.compute is None):
         raise PeftmarkError(f"{source}: a cost record of status ok has memory and compute")

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import PeftmarkError
+
+CARDS = "cards"
+"""Sub-folder of descriptions of methods, backbones and tasks (see `cards`)."""
 
 RECORD_BYTES = 64 * 2**20
 """More than any record, card, suite or picture has."""
@@ -69,6 +74,57 @@ def check_held(path: Path) -> None:
                 f"the results folder {root} was moved, deleted or replaced: nothing more is written. What is finished "
                 f"lies in the folder that it was; the same command with --results THAT FOLDER goes on with the rest"
             )
+
+
+def check_regular(path: Path, limit: int = RECORD_BYTES) -> None:
+    """
+    Raises:
+        OSError: where it is no file of at most `limit` bytes; its `strerror` says what it is.
+    """
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if found.st_size > limit:
+        raise OSError(errno.EFBIG, f"{found.st_size:,} bytes, more than {limit:,}", str(path))
+
+
+def read_regular(path: Path, limit: int = RECORD_BYTES) -> bytes:
+    """What is in a file that somebody else may have put there: nothing that never ends is waited for.
+
+    Raises:
+        OSError: as of `check_regular`, and where it cannot be read.
+    """
+    check_regular(path, limit)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # it may just have been replaced
+    try:
+        parts, room = [], limit
+        while part := os.read(handle, min(room, 2**24) + 1):  # /proc says 0 bytes of what has more
+            parts.append(part)
+            room -= len(part)
+            if room < 0:
+                raise OSError(errno.EFBIG, f"more than {limit:,} bytes", str(path))
+        return b"".join(parts)
+    finally:
+        os.close(handle)
+
+
+def holds(path: Path, data: bytes) -> bool:
+    """Whether a file is there with just these data."""
+    try:
+        return read_regular(path, len(data)) == data
+    except OSError:
+        return False
+
+
+def remove_temporary(folder: Path, names: Iterable[str]) -> None:
+    """Delete those of the names in a folder that `write_atomically` gives to records, and what lies beside them."""
+    of_cards = folder.parent.name == CARDS
+    for name in names:
+        if _TEMPORARY.fullmatch(name) or (of_cards and _TEMPORARY_CARD.fullmatch(name)):
+            with suppress(OSError):  # a folder; of somebody else
+                (folder / name).unlink()
 
 
 def make_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PeftmarkError
-from .files import write_atomically
+from .files import check_regular, read_regular, write_atomically
 from .record import RunRecord
 from .store import PREDICTIONS, Store
 
@@ -29,6 +29,9 @@ PREDICTED = "predicted"
 
 LENGTHS = "_lengths"
 """Of rows of any number an example: ``predicted`` has all rows, ``predicted_lengths`` how many each example has."""
+
+PREDICTIONS_BYTES = 4 * 2**30
+"""More than those of any run have, packed or not."""
 
 _KINDS = "biufU"
 """Of arrays: booleans, numbers and text."""
@@ -63,7 +66,10 @@ def read_predictions(path: Path) -> dict[str, dict[str, NDArray[Any]]]:
 
     found: dict[str, dict[str, NDArray[Any]]] = {}
     try:
+        check_regular(path, PREDICTIONS_BYTES)
         with np.load(path, allow_pickle=False) as arrays:
+            if sum(part.file_size for part in arrays.zip.infolist()) > PREDICTIONS_BYTES:
+                raise ValueError(f"unpacked it has more than {PREDICTIONS_BYTES:,} bytes")
             for key in arrays.files:
                 if not key.isprintable():
                     raise ValueError(f"{key!r} is no name")
@@ -77,6 +83,8 @@ def read_predictions(path: Path) -> dict[str, dict[str, NDArray[Any]]]:
                     raise ValueError(f"{key} is of {values.dtype}, which is no number and no text")
     except FileNotFoundError as error:
         raise PeftmarkError(f"{path} is not there: was it run with --no-predictions?") from error
+    except OSError as error:
+        raise PeftmarkError(f"{path} cannot be read ({error.strerror or error})") from error
     except Exception as error:  # a damaged archive raises what zlib, zipfile, struct or numpy like
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise PeftmarkError(f"{path} holds no predictions ({reason})") from error
@@ -113,11 +121,11 @@ def predictions_sha256(predictions: Predictions) -> str:
 
 def same_predictions(one: Path, other: Path) -> bool:
     """Whether two files hold the same arrays; one that cannot be read is the same as no other."""
-    if one.read_bytes() == other.read_bytes():
-        return True  # nearly always
     try:
+        if read_regular(one, PREDICTIONS_BYTES) == read_regular(other, PREDICTIONS_BYTES):
+            return True  # nearly always
         found, others = read_predictions(one), read_predictions(other)
-    except PeftmarkError:
+    except (OSError, PeftmarkError):
         return False
     return {split: set(arrays) for split, arrays in found.items()} == {s: set(a) for s, a in others.items()} and all(
         values.dtype == others[split][name].dtype

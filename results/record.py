@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from ..errors import PeftmarkError
+from .nesting import check_nesting
 
 SCHEMA_VERSION = 1
 
@@ -309,6 +310,7 @@ def decode_record(data: bytes, source: str | Path, expected: RunSpec | None = No
         PeftmarkError: where it is not JSON, does not fit the schema, or its id is not its spec's; names `source`.
     """
     record = decode_as(RunRecord, data, source)
+    check_nesting(source, record.spec.method.config, record.spec.protocol.overrides, record.found)
     check_id("run_id", record.run_id, record.spec, expected, source)
     ok, is_trial = record.status == "ok", record.spec.is_trial
     if (record.quality is not None) != (ok and not is_trial):

@@ -14,11 +14,8 @@ import filelock
 
 from ..errors import PeftmarkError
 from .cost import CostRecord, decode_cost
-from .files import hold, let_go, write_atomically
+from .files import CARDS, hold, let_go, read_regular, remove_temporary, write_atomically
 from .record import RunRecord, decode_record, encode_record
-
-CARDS = "cards"
-"""Sub-folder of descriptions of methods, backbones and tasks (see `cards`)."""
 
 ADAPTERS = "adapters"
 """Sub-folder that ``--save-adapters`` fills with safetensors files."""
@@ -97,16 +94,14 @@ class Store:
             lock.release()
 
     def remove_temporary_files(self) -> None:
-        """Delete what a killed process was writing. Call it under the lock.
+        """Delete what a killed process was writing, and nothing else. Call it under the lock.
 
         Jobs that a killed command left behind write without it; while there may be some, nothing is deleted.
         """
         if any(self.root.glob(f"{LAUNCH}/*/job.json")):
             return
         for folder, names in folders(self.root, without=()):
-            for name in names:
-                if name.startswith(".") and name.endswith(".tmp"):
-                    (folder / name).unlink(missing_ok=True)
+            remove_temporary(folder, names)
 
     def paths(self) -> dict[str, Path]:
         """Files of runs by run id, from the folder and its sub-folders; the first of two, as in `load`."""
@@ -208,7 +203,7 @@ def _decode(files: Iterable[Path], decode: Callable[[bytes, Path], R]) -> tuple[
     with no_garbage_collection():
         for path in files:
             try:
-                records.append(decode(path.read_bytes(), path))
+                records.append(decode(read_regular(path), path))
             except PeftmarkError as error:
                 problems.append(str(error))
             except OSError as error:

@@ -6,18 +6,23 @@ being made. Nothing that is there already is overwritten.
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import re
+import stat
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..errors import PeftmarkError
 from .cards import KINDS, Card, card_path, read_card, write_card
 from .cost import CostRecord, decode_cost
-from .files import write_atomically
+from .files import CARDS, holds, read_regular, write_atomically
 from .predictions import predictions_file, predictions_problems, same_predictions
 from .record import RunRecord, decode_record
 from .store import ADAPTERS, COSTS, PREDICTIONS, Store
@@ -65,7 +70,9 @@ def _check(
     checked = Checked[R]()
     for path in files:
         try:
-            record = decode(path.read_bytes(), path)
+            data = read_regular(path)
+            record = decode(data, path)
+            check_keys(data, path)
         except PeftmarkError as error:
             checked.problems.append(str(error))
             continue
@@ -84,6 +91,20 @@ def _check(
         if not found:
             checked.records[name] = (record, path)
     return checked
+
+
+def check_keys(data: bytes, source: Path) -> None:
+    """Raises PeftmarkError where a key is there twice: one of its values is seen by nobody."""
+
+    def seen(pairs: list[tuple[str, Any]]) -> None:
+        keys = Counter(key for key, _ in pairs)
+        if len(keys) < len(pairs):
+            raise PeftmarkError(f"{source} is not a record: the key {keys.most_common(1)[0][0]!r} is there twice")
+
+    try:
+        json.loads(data, object_pairs_hook=seen)
+    except (ValueError, RecursionError) as error:  # what a second key of the same name hides has been read by nobody
+        raise PeftmarkError(f"{source} is not a record: {error}") from error
 
 
 def run_problems(record: RunRecord) -> Iterator[str]:
@@ -166,13 +187,25 @@ def check_adapters(store: Store, runs: Mapping[str, tuple[RunRecord, Path]]) -> 
     checked = Checked[RunRecord]()
     for path in sorted(store.root.rglob(f"{ADAPTERS}/*.safetensors")):
         known = runs.get(path.stem)
+        size = _size(path)
         if known is None:
             checked.problems.append(f"{path}: there is no sound record {path.stem}.json that it belongs to")
-        elif known[0].storage is None or path.stat().st_size != known[0].storage.adapter_bytes:
-            checked.problems.append(f"{path}: it has {path.stat().st_size} bytes, its record says otherwise")
+        elif size is None:
+            checked.problems.append(f"{path}: it is no file")
+        elif known[0].storage is None or size != known[0].storage.adapter_bytes:
+            checked.problems.append(f"{path}: it has {size} bytes, its record says otherwise")
         else:
             checked.records[path.stem] = (known[0], path)
     return checked
+
+
+def _size(path: Path) -> int | None:
+    """Of a regular file; None where it is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def check_predictions(store: Store, runs: Mapping[str, tuple[RunRecord, Path]]) -> Checked[RunRecord]:
@@ -203,10 +236,9 @@ def merge(source: Store, into: Store, runs: Checked[RunRecord], costs: Checked[C
     merged.problems += adapters.problems
     for name, (_, path) in adapters.records.items():
         target = into.root / ADAPTERS / path.name
-        if not target.exists():
-            write_atomically(target, path.read_bytes())
-            merged.adapters += 1
-        elif target.read_bytes() != path.read_bytes():
+        if not os.path.lexists(target):
+            merged.adapters += _copied(path, target, merged)
+        elif not _same(path, target):
             merged.problems.append(f"{path}: {target} is another adapter of run {name}; it is kept")
     _merge_predictions(check_predictions(source, runs.records), places, merged)
     _merge_cards(source.root, into.root, merged)
@@ -224,9 +256,8 @@ def _merge_predictions(theirs: Checked[RunRecord], places: Mapping[str, Path], m
         if name not in places:
             continue
         target = predictions_file(places[name])
-        if not target.exists():
-            write_atomically(target, path.read_bytes())
-            merged.predictions += 1
+        if not os.path.lexists(target):
+            merged.predictions += _copied(path, target, merged)
         elif not same_predictions(path, target):
             merged.problems.append(f"{path}: {target} has other predictions of run {name}; it is kept")
 
@@ -245,13 +276,30 @@ def _merge_records(theirs: Checked[R], ours: Checked[R], folder: Path, merged: M
                 merged.problems.append(
                     f"{path}: {there} is another record of the same spec ({_differ(mine, record)}); it is kept"
                 )
-        elif target.exists():
+        elif os.path.lexists(target):
             merged.problems.append(f"{path}: {target} is there and is not sound; it is kept")
-        else:
-            write_atomically(target, path.read_bytes())
+        elif _copied(path, target, merged):
             copied += 1
             places[name] = target
     return copied, places
+
+
+def _copied(path: Path, target: Path, merged: Merged) -> bool:
+    """Copy what was found to be sound; where that is not possible any more it is a problem."""
+    try:
+        write_atomically(target, read_regular(path, sys.maxsize))
+    except OSError as error:
+        merged.problems.append(f"{path}: it cannot be copied to {target} ({error.strerror})")
+        return False
+    return True
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether both are files of the same bytes."""
+    try:
+        return holds(other, read_regular(one, sys.maxsize))
+    except OSError:
+        return False
 
 
 def _differ(mine: RunRecord | CostRecord, theirs: RunRecord | CostRecord) -> str:
@@ -271,9 +319,14 @@ def _merge_cards(source: Path, into: Path, merged: Merged) -> None:
     for kind in KINDS:
         for path in sorted(source.rglob(f"cards/{kind}/*.json")):
             card = read_card(path)
+            target = into / CARDS / kind / path.name
             if card is None or card_path(source, kind, card.name).name != path.name:
                 merged.problems.append(f"{path} is not the card that its name says")
-            elif not card_path(into, kind, card.name).exists():
+            elif os.path.lexists(target):
+                continue
+            elif os.path.lexists(target.with_suffix(".png")):
+                merged.problems.append(f"{path}: {target.with_suffix('.png')} is there without its card; it is kept")
+            else:
                 write_card(into, kind, card, _picture(path, card))
                 merged.cards += 1
 
@@ -281,7 +334,10 @@ def _merge_cards(source: Path, into: Path, merged: Merged) -> None:
 def _picture(path: Path, card: Card) -> bytes | None:
     """The PNG beside a card, if it is one: a card is not trusted to name any file it likes."""
     picture = path.with_suffix(".png")
-    if card.picture != picture.name or not picture.is_file():
+    if card.picture != picture.name:
         return None
-    data = picture.read_bytes()
+    try:
+        data = read_regular(picture)
+    except OSError:
+        return None
     return data if data.startswith(b"\x89PNG\r\n\x1a\n") else None

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -138,6 +139,69 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "clip.safetensors"
     save_file({name: value.half().contiguous() for name, value in state.items()}, path)
     return path
+
+
+@dataclass(frozen=True)
+class Special:
+    """What may lie where a file should: some hang, or never end, where they are opened and read like one.
+
+    Attributes:
+        reason: what is said of it.
+    """
+
+    make: Callable[[Path], None]
+    reason: str
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _device(path: Path) -> None:
+    """Through a link: only root makes devices."""
+    path.symlink_to("/dev/zero")
+
+
+def _unix_socket(path: Path) -> None:
+    place = os.open(path.parent, os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(f"/proc/self/fd/{place}/{path.name}")  # a socket's path must be short
+    os.close(place)
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def _nowhere(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def _huge(path: Path) -> None:
+    """A terabyte of nothing."""
+    with path.open("wb") as file:
+        file.truncate(2**40)
+
+
+_SPECIALS = [
+    Special(_fifo, "not a regular file"),
+    Special(_device, "not a regular file"),
+    Special(_unix_socket, "not a regular file"),
+    Special(_folder, "Is a directory"),
+    Special(_loop, "Too many levels of symbolic links"),
+    Special(_nowhere, "No such file or directory"),
+    Special(_huge, "1,099,511,627,776 bytes, more than "),
+]
+
+
+@pytest.fixture(params=_SPECIALS, ids=[special.make.__name__.strip("_") for special in _SPECIALS])
+def special(request: pytest.FixtureRequest) -> Special:
+    """Each of them."""
+    return request.param
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...errors import PeftmarkError
 from ...results import CostSpec, ErrorInfo, decode_cost, decode_record
-from ...results.files import identity_of
+from ...results.files import identity_of, read_regular
 from ..plan.runs import Spec
 from .failure import record_failure
 from .outcome import Options, Outcome
@@ -56,7 +56,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 def _written(spec: Spec, place: Path) -> Outcome | None:
     """Of the record that is there."""
     try:
-        data = place.read_bytes()
+        data = read_regular(place)
         record = decode_cost(data, place, spec) if isinstance(spec, CostSpec) else decode_record(data, place, spec)
     except (PeftmarkError, OSError):
         return None

@@ -10,6 +10,7 @@ from typing import cast
 
 from ...errors import PeftmarkError
 from ...results import FINISHED, CostSpec, Store, decode_cost, decode_record
+from ...results.files import read_regular
 from .runs import Spec
 
 
@@ -66,7 +67,7 @@ def _status(spec: Spec, path: Path) -> tuple[str, bool]:
     Raises:
         PeftmarkError: where the file does not hold the spec's record.
     """
-    data, spent = path.read_bytes(), False
+    data, spent = read_regular(path), False
     if isinstance(spec, CostSpec):
         cost = decode_cost(data, path, spec)
         name, status = cost.cost_id, str(cost.status)

@@ -80,7 +80,7 @@ def load_protocol(name: str, overrides: Mapping[str, Any] | None = None) -> Prot
         PeftmarkError: on an unknown protocol or setting, or a value of the wrong type.
     """
     path = PROTOCOLS / f"{name}.toml"
-    if not path.is_file():
+    if Path(name).name != name or not path.is_file():
         known = sorted(file.stem for file in PROTOCOLS.glob("*.toml"))
         raise PeftmarkError(f"unknown protocol {name!r}: there is {', '.join(known)}")
     try:

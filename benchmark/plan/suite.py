@@ -11,6 +11,10 @@ import msgspec
 
 from ...errors import PeftmarkError
 from ...registry import METHODS, TASKS, Entry, Registry
+from ...results.files import read_regular
+
+_BYTES = 2**20
+"""More than any suite has."""
 
 Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """What torch takes, and a record can hold."""
@@ -178,7 +182,7 @@ def suite_entry(path: Path) -> Entry[Suite]:
         PeftmarkError: where the file cannot be read, or is not TOML.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_regular(path, _BYTES).decode())
     except OSError as error:
         raise PeftmarkError(f"{path} cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of 5,000 digits, nested too deep
@@ -205,7 +209,7 @@ def find_suite(name: str) -> Suite:
     """
     if name.endswith(".toml"):
         path = Path(name)
-        if not path.is_file():
+        if not path.exists():
             raise PeftmarkError(f"no suite file {name}")
         return suite_entry(path).load()
     return SUITES[name]

@@ -21,7 +21,7 @@ def check_replaceable(out: Path, results: Path) -> None:
     Raises:
         PeftmarkError: where `out` holds something else, or one of both folders lies in the other.
     """
-    place, source = out.resolve(), results.resolve()
+    place, source = (Path(os.path.realpath(each)) for each in (out, results))  # resolve() raises on a loop of links
     if place == source or place in source.parents or source in place.parents:
         raise PeftmarkError(f"the board's folder {out} and the results folder {results} must not lie in one another")
     if place.exists() and not place.is_dir():
@@ -37,7 +37,7 @@ def replacing(out: Path) -> Iterator[Path]:
     Raises:
         PeftmarkError: where the folder cannot be written.
     """
-    place = out.resolve()
+    place = Path(os.path.realpath(out))
     fresh: Path | None = None
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

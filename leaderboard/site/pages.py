@@ -125,7 +125,8 @@ def write_site(site: Site, folder: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         root = "../" * path.count("/")
         text = environment.get_template(template).render(site=site, root=root, path=path, **values)
-        target.write_text(text, encoding="utf-8")
+        # a file's name may be no text
+        target.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     shutil.copytree(_HERE / "static", folder / "static", ignore=shutil.ignore_patterns("__pycache__"))
     for subject in site.subjects.tasks.values():

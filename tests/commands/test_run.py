@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,29 @@ def test_run_board_and_a_damaged_checkpoint(command: Run, toys: Path, checkpoint
     page = Path(board.out.strip())
     assert page == tmp_path / "page" / "index.html"
     assert "toy_full" in page.read_text()
+
+
+def test_what_is_no_file_in_a_record_s_place(invoke: Run, toys: Path, tmp_path: Path, special: Any) -> None:
+    """It is set aside, as what is damaged."""
+    words = ("run", *TOYS, "--import", toys, "--device", "cpu", "--jobs", 1, "--set", "protocol.epochs=1")
+    run_id = invoke(*words, "--dry-run").lines[0].split()[0]
+    (tmp_path / "runs" / "predictions").mkdir(parents=True)
+    special.make(tmp_path / "runs" / f"{run_id}.json")
+    ended = invoke(*words)
+    path = f"runs/{run_id}.json"
+    assert (ended.code, ended.err) == (0, f"{path} is damaged: set aside as {path}.damaged, run again\n")
+    assert ended.lines[-1] == "1 ok; records in runs"
+    assert (tmp_path / path).is_file() and not (tmp_path / path).is_symlink()
+    assert os.path.lexists(tmp_path / f"{path}.damaged")
+
+
+@pytest.mark.parametrize("option", ["--suite", "--import"])
+def test_what_is_no_file_is_no_suite_and_no_plug_in(command: Run, tmp_path: Path, special: Any, option: str) -> None:
+    name = "x.toml" if option == "--suite" else "x.py"
+    special.make(tmp_path / name)
+    ended = command("run", option, name, "--dry-run", timeout=60)
+    assert (ended.code, ended.out) == (2, "")
+    assert name in ended.one_line()
 
 
 def test_shards_merged_are_the_whole(invoke: Run, toys: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,51 @@ def test_problems_are_lines_and_status_1_and_what_is_sound_is_merged(
     assert ended.lines[0].startswith(f"{path}: the predictions' hash 'x")
     assert ended.lines[1].startswith("2 runs and 1 cost records are sound") and ended.lines[1].endswith("; 1 problem")
     assert len(peftmark.load_results(tmp_path / "ours")) == 2
+
+
+@needs_checkout
+def test_what_is_no_file_is_a_line(command: Invoke, theirs: Path, tmp_path: Path, special: Any) -> None:
+    """Anywhere in a folder; nothing waits for it."""
+    runs = sorted(theirs.glob("*.json"))
+    made = ["x.json", "costs/y.json", f"predictions/{runs[0].stem}.npz", f"adapters/{runs[0].stem}.safetensors"]
+    for name in (*made, "cards/methods/lora.json", "cards/tasks/x.json", "notes.txt"):
+        (theirs / name).parent.mkdir(parents=True, exist_ok=True)
+        special.make(theirs / name)
+    ended = command("validate", "theirs", timeout=60)
+    assert (ended.code, ended.err) == (1, "")
+    assert ended.lines[-1] == "3 runs and 1 cost records are sound; 4 problems"
+    for name, line in zip(("x.json", "costs/y.json"), ended.lines, strict=False):
+        assert line.startswith(f"theirs/{name} cannot be read ({special.reason}")
+    assert ended.lines[2].startswith(f"theirs/{made[3]}: it ")
+    assert ended.lines[3].startswith(f"theirs/{made[2]} ")
+    into = command("validate", "theirs", "--into", "ours", timeout=60)
+    assert (into.code, into.err) == (1, "")
+    assert len(peftmark.load_results(tmp_path / "ours")) == 3
+    board = command("board", "--results", "theirs", "--out", "page", timeout=60)
+    assert (board.code, board.err) == (0, "")
+    assert special.reason in (tmp_path / "page" / "index.html").read_text()
+
+
+@needs_checkout
+def test_names_that_are_no_text(command: Invoke, theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of files, of a folder of records and of one for the board: lines show the bytes."""
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")  # as a language has it; not C, which is what tests may have
+    path = min(theirs.glob("*.json"))
+    path.rename(theirs / os.fsdecode(b"\xff.json"))
+    (theirs / os.fsdecode(b"\xfe.json")).write_text("{")
+    named = theirs.rename(tmp_path / os.fsdecode(b"\xfd"))
+    ended = command("validate", named)
+    assert (ended.code, ended.err) == (1, "")
+    assert [line.rpartition("/")[2].partition(".json")[0] for line in ended.lines[:-1]] == [r"\udcfe", r"\udcff"]
+    into = command("validate", named, "--into", os.fsdecode(b"ours\xfc"))
+    assert (into.code, into.err, len(into.lines)) == (1, "", 3)
+    board = command("board", "--results", named, "--out", os.fsdecode(b"page\xfc"))
+    assert (board.code, board.err) == (0, "")
+    assert r"\udcfe.json is not a record" in (tmp_path / os.fsdecode(b"page\xfc") / "index.html").read_text()
+    for option in (["run", "--suite"], ["run", "--import"], ["board", "--results"], ["validate"]):
+        ended = command(*option, os.fsdecode(b"\xff.toml"))
+        assert (ended.code, ended.out) == (2, "")
+        assert r"\udcff.toml" in ended.one_line()
 
 
 @needs_checkout

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from peftmark.results import Card, Store, read_cards, write_card
 
@@ -42,3 +45,30 @@ def test_cards_of_subfolders_are_read_and_damaged_ones_passed_over(tmp_path: Pat
     (folder / "half.json").write_text('{"name": "half')
     (folder / "list.json").write_bytes(b"[\xff]")
     assert read_cards(tmp_path, "methods") == {CARD.name: CARD}
+
+
+@pytest.mark.parametrize("levels", [33, 300, 980, 100_000])
+def test_what_is_nested_too_deep_is_no_card(tmp_path: Path, levels: int) -> None:
+    write_card(tmp_path, "methods", CARD)
+    [path] = (tmp_path / "cards" / "methods").iterdir()
+    path.write_text(path.read_text().replace('"image"', "[" * levels + "]" * levels))
+    assert read_cards(tmp_path, "methods") == {}
+
+
+def test_what_is_no_file_is_no_card(tmp_path: Path, special: Any) -> None:
+    write_card(tmp_path, "methods", CARD)
+    special.make(tmp_path / "cards" / "methods" / "x.json")
+    assert read_cards(tmp_path, "methods") == {CARD.name: CARD}
+
+
+def test_what_is_no_file_in_a_card_s_place_is_replaced(tmp_path: Path, special: Any) -> None:
+    """But a folder, which is not ours to delete."""
+    path = tmp_path / "cards" / "methods" / "mine__digits.json"
+    path.parent.mkdir(parents=True)
+    special.make(path)
+    if path.is_dir():
+        with pytest.raises(IsADirectoryError):
+            write_card(tmp_path, "methods", CARD)
+    else:
+        write_card(tmp_path, "methods", CARD)
+        assert read_cards(tmp_path, "methods") == {CARD.name: CARD}

@@ -236,6 +236,33 @@ def test_damaged_records_name_the_file(record: Make) -> None:
         assert "\n" not in str(error.value)
 
 
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for level in range(levels):
+        value = [1, value] if level % 2 else {"a": 1, "b": value}
+    return value
+
+
+@pytest.mark.parametrize("place", ["config", "overrides", "found"])
+def test_what_is_nested_too_deep_is_no_record(record: Make, place: str) -> None:
+    """980 levels are few enough to be decoded, and too many for all that comes after."""
+
+    def at(levels: int) -> bytes:
+        found = json.loads(encode_record(record()))
+        table = found if place == "found" else found["spec"]["method" if place == "config" else "protocol"]
+        table[place] = {"x": nested(levels - 1)}
+        found["run_id"] = msgspec.convert(found["spec"], RunSpec).id if levels < 100 else found["run_id"]
+        return json.dumps(found).encode()
+
+    assert decode_record(at(32), "f.json")
+    for levels in (33, 300, 600, 900):
+        with pytest.raises(PeftmarkError, match=r"^f\.json is not a record: it is nested more than 32 levels deep$"):
+            decode_record(at(levels), "f.json")
+    text = at(33).replace(b'{"a": 1', b"[" * 980 + b"]" * 980 + b', {"a": 1', 1)
+    with pytest.raises(PeftmarkError, match=r"^f\.json is not a record: "):
+        decode_record(text, "f.json")
+
+
 @pytest.mark.parametrize("version", [0, 2, 7])
 def test_another_schema_is_named_even_where_its_fields_differ(record: Make, version: int) -> None:
     data = damage(record(), schema_version=version, a_new_field=1)

@@ -10,6 +10,7 @@ import tempfile
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftmark.errors import PeftmarkError
-from peftmark.results import RunRecord, RunSpec, Store, encode_record, write_atomically
+from peftmark.results import RunRecord, RunSpec, Store, encode_record, predictions_file, write_atomically
+from peftmark.results.cards import card_path
 
 Make = Callable[..., RunRecord]
 
@@ -151,6 +153,17 @@ def test_a_linked_folder_of_costs_is_looked_into(store: Store, tmp_path: Path) -
     assert list(store.run_files()) == []
 
 
+def test_what_is_no_file_is_a_problem(store: Store, record: Make, special: Any) -> None:
+    path = store.write(record())
+    (store.root / "costs").mkdir()
+    for name in ("x.json", "costs/y.json"):
+        special.make(store.root / name)
+    for loaded, name in ((store.load(), "x.json"), (store.load_costs(), "costs/y.json")):
+        [problem] = loaded[1]
+        assert problem.startswith(f"{store.root / name} cannot be read ({special.reason}")
+    assert [loaded.run_id for loaded in store.load()[0]] == [path.stem]
+
+
 def test_loading_leaves_the_garbage_collector_as_it_was(store: Store, record: Make) -> None:
     path = store.write(record())
     assert gc.isenabled()
@@ -238,12 +251,68 @@ def test_data_are_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest
 
 def test_leftovers_of_a_killed_process_are_removed(store: Store, record: Make) -> None:
     path = store.write(record())
-    for name in (f".{path.name}.abc.tmp", f"suite/.{path.name}.def.tmp", "cards/methods/.lora.json.x.tmp"):
+    stem = path.stem
+    for name in (
+        f".{stem}.json.abcd_12x.tmp",
+        f"suite/.{stem}.json.abcdefgh.tmp",
+        f"suite/predictions/.{stem}.npz.abcdefgh.tmp",
+        f"adapters/.{stem}.safetensors.abcdefgh.tmp",
+        f"costs/.{stem}.json.abcdefgh.tmp",
+        "cards/methods/.lora.json.abcdefgh.tmp",
+        "cards/tasks/.embedded__digits.png.abcdefgh.tmp",
+        f"cards/manifests/.{'0' * 64}.json.abcdefgh.tmp",
+    ):
         (store.root / name).parent.mkdir(parents=True, exist_ok=True)
         (store.root / name).write_bytes(b"half")
     assert store.load()[1] == []
     store.remove_temporary_files()
     assert files(store.root) == [path.name]
+
+
+def test_what_is_written_is_a_leftover_when_the_process_is_killed(
+    store: Store, record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names are those that `write_atomically` gives."""
+    path = store.write(record())
+
+    def killed(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    monkeypatch.setattr(Path, "unlink", killed)
+    for target in (path, predictions_file(path), card_path(store.root, "methods", "peft/lora.x")):
+        with pytest.raises(KeyboardInterrupt):
+            write_atomically(target, b"half")
+    monkeypatch.undo()
+    assert len(files(store.root)) == 4
+    store.remove_temporary_files()
+    assert files(store.root) == [path.name]
+
+
+def test_a_user_s_own_files_are_no_leftovers(store: Store, record: Make) -> None:
+    path = store.write(record())
+    own = [
+        ".draft.tmp",
+        "notes/.draft.tmp",
+        "notes/.draft.json.abcdefgh.tmp",
+        f".{path.stem}.json.tmp",
+        f"{path.stem}.json.abcdefgh.tmp",
+        f".{path.stem}.json.abcdefghi.tmp",
+        "cards/methods/.draft.tmp",
+    ]
+    for name in own:
+        (store.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / name).write_text("mine")
+    store.remove_temporary_files()
+    assert files(store.root) == sorted([path.name, *own])
+
+
+@pytest.mark.parametrize("name", ["{}", "suite/{}"])
+def test_a_folder_with_a_leftover_s_name_stays(store: Store, record: Make, name: str) -> None:
+    folder = store.root / name.format(f".{record().run_id}.json.abcdefgh.tmp")
+    folder.mkdir(parents=True)
+    store.remove_temporary_files()
+    assert folder.is_dir()
 
 
 def test_the_lock_is_held_by_one_process_at_a_time(store: Store) -> None:

@@ -132,6 +132,28 @@ def test_files_that_are_no_records(record: Make, tmp_path: Path) -> None:
     assert "is not that of its spec" in checked.problems[0]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ('"schema_version": 1,', '"status": "error", "schema_version": 1,', "status"),
+        ('"rank": 8', '"rank": 64, "rank": 8', "rank"),
+        ('"test": 87.5,', '"test": 99.0, "test": 87.5,', "test"),
+        ('"found": {}', '"found": {"x": [{"y": 1, "y": 1}]}', "y"),
+        ('"found": {}', f'"found": {"[" * 990 + "]" * 990}, "found": {{}}', ""),
+    ],
+)
+def test_a_key_that_is_there_twice_hides_a_value(record: Make, tmp_path: Path, old: str, new: str, key: str) -> None:
+    path = Store(tmp_path).write(record())
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    checked = check_runs(Store(tmp_path))
+    assert checked.records == {}
+    [problem] = checked.problems
+    assert problem.startswith(f"{path} is not a record: ")
+    assert not key or problem.endswith(f"the key {key!r} is there twice")
+
+
 def merged(source: Path, into: Path) -> Any:
     there = Store(source)
     return merge(there, Store(into), check_runs(there), check_costs(there))
@@ -193,6 +215,50 @@ def test_adapters_go_with_their_records(record: Make, tmp_path: Path) -> None:
     (adapters / f"{one.run_id}.safetensors").write_bytes(b"x" * 239)
     lines = check_adapters(Store(theirs), check_runs(Store(theirs)).records).problems
     assert "it has 239 bytes, its record says otherwise" in lines[0]
+
+
+@pytest.mark.parametrize("side", ["theirs", "ours"])
+def test_what_is_no_file_is_neither_merged_nor_overwritten(
+    record: Make, spec: RunSpec, tmp_path: Path, special: Any, side: str
+) -> None:
+    """A record, an adapter, a file of predictions, a card and its picture, there or here."""
+    other = record(msgspec.structs.replace(spec, seed=4), storage=Storage(adapter_bytes=0))
+    if side == "theirs":
+        Store(tmp_path / "theirs").write(other)
+    card = Card(name="lora", family="y", doc="", origin="")
+    places = ["x.json", f"adapters/{other.run_id}.safetensors", f"predictions/{other.run_id}.npz"]
+    places += ["cards/tasks/embedded__digits.json", "cards/methods/lora.png"]
+    if side == "ours":
+        Store(tmp_path / "theirs").write(other)
+        write_card(tmp_path / "theirs", "tasks", Card(name="embedded/digits", family="z", doc="", origin=""))
+        (tmp_path / "theirs" / "adapters").mkdir()
+        (tmp_path / "theirs" / "adapters" / f"{other.run_id}.safetensors").touch()
+        places[0] = f"{other.run_id}.json"
+    write_card(tmp_path / "theirs", "methods", card, PNG if side == "ours" else None)
+    if side == "theirs":
+        folder = tmp_path / "theirs" / "cards" / "methods"
+        (folder / "lora.json").write_text((folder / "lora.json").read_text().replace("null", '"lora.png"'))
+    for place in places:
+        path = tmp_path / side / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        special.make(path)
+    before = {path: path.lstat().st_ino for path in (tmp_path / side).rglob("*")}
+    found = merged(tmp_path / "theirs", tmp_path / "ours")
+    after = {path: path.lstat().st_ino for path in (tmp_path / side).rglob("*")}
+    assert before.items() <= after.items()
+    assert (found.adapters, found.predictions) == (0, 0)
+    if side == "theirs":
+        assert (found.runs, found.cards) == (1, 1)
+        assert [path.name for path in (tmp_path / "ours").rglob("*") if path.is_file()] == [
+            f"{other.run_id}.json",
+            "lora.json",
+        ]
+        lines = check_runs(Store(tmp_path / "theirs")).problems
+        assert len(lines) == 1 and lines[0].startswith(f"{tmp_path / 'theirs' / 'x.json'} cannot be read (")
+    else:
+        assert found.runs == 0
+        assert any("lora.png is there without its card; it is kept" in problem for problem in found.problems)
+        assert any(f"{places[0]} is there and is not sound; it is kept" in problem for problem in found.problems)
 
 
 def test_cards_and_their_pictures_are_copied_where_there_are_none(record: Make, tmp_path: Path) -> None:

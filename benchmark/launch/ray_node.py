@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from ...results import CostSpec, write_atomically
-from ...results.store import CARDS
+from ...results.files import CARDS
 from ..environment import Code, hardware_class, use_code
 from ..plan.runs import Spec
 from . import worker

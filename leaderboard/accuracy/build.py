@@ -6,6 +6,7 @@ The rules of the ranking live here:
 - A row is ranked if all its cells are complete, by the unweighted mean over the table's tasks. A task counts where at
   least one undeviating run on it succeeded.
 - Runs that depart from the protocol have rows of their own, which are not ranked; so have older versions of a method.
+- What a search chose has a row of its own, ranked among rows of the same budget (see `tuned`); trials have none.
 
 Which runs stand in a table together is in `sorting`.
 """
@@ -14,16 +15,24 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any, Literal
 
 from ...results import FAITHFUL, RunRecord, canonical_json
+from ...results.tuning import search_key, tuning_of
 from ..configurations import anchor, common_config, common_settings, differences, grouped
 from ..costs.sheet import CostRow, Efficiency
-from ..formatting import exact, figure, plain, spread
+from ..formatting import figure, plain
 from ..subjects import GROUPS, TRACKS, Subject, Subjects, place
-from ..summary import Summary, mean_over_tasks, ranks
+from ..summary import ranks
+from ..tuning.searches import Search, make_searches
+from .figures import figures_of, mean_of
 from .sorting import by_table, comparable, scales_of, section_of
-from .table import Board, Cell, Column, Figure, Group, Parameters, Row, Scale, State, Table, TaskColumns, Track
+from .table import Board, Cell, Column, Group, Parameters, Row, Scale, State, Table, TaskColumns, Track
+from .tuned import tuned_cell, why_partial
+
+_RowKey = tuple[str, int, bytes, int, bool, str]
+"""Method, its version, its configuration, a trial without a search, random weights, the departure from a protocol."""
 
 _STATES: tuple[State, ...] = ("ranked", "partial", "superseded", "deviation")
 
@@ -31,24 +40,34 @@ _STATES: tuple[State, ...] = ("ranked", "partial", "superseded", "deviation")
 def make_board(records: Iterable[RunRecord], subjects: Subjects, efficiency: Efficiency) -> Board:
     """Sort records into tables and rank their rows; where a row's cost is known, it is put beside it."""
     records = sorted(records, key=_order)
+    searches, left_out = make_searches(records)
     common = {
-        name: common_config(run.spec.method.config for run in runs)
+        name: common_config(run.spec.method.config for run in _not_tuned(runs))
         for name, runs in grouped(records, lambda run: run.spec.method.name).items()
     }
     defaults = {name: subjects.methods[name].defaults or config for name, config in common.items()}
-    left_out: dict[str, str] = {}
     tracks = []
-    by_track = grouped(records, lambda run: subjects.tasks[run.spec.task.name].track)
+    tested = [run for run in records if not run.spec.is_trial]
+    by_track = grouped(tested, lambda run: subjects.tasks[run.spec.task.name].track)
     for key in sorted(by_track, key=lambda key: (place(key, tuple(TRACKS)), key)):
         tables = []
         scales = scales_of(by_track[key])
         for runs in by_table(by_track[key], subjects, scales):
             kept, reasons = comparable(runs)
+            reasons |= {run.run_id: left_out[run.run_id] for run in kept if run.run_id in left_out}
             left_out |= reasons
+            kept = [run for run in kept if run.run_id not in reasons]
+            if not kept:
+                continue
             scale = scales[runs[0].spec.task.name]
-            tables.append(_table(key, scale, kept, reasons, subjects, defaults, efficiency))
+            tables.append(_table(key, scale, kept, reasons, subjects, defaults, efficiency, searches))
         tracks.append(Track(key, TRACKS.get(key, key.replace("_", " ").capitalize()), tables))
-    return Board(tracks, left_out)
+    return Board(tracks, left_out, searches)
+
+
+def _not_tuned(runs: Sequence[RunRecord]) -> Sequence[RunRecord]:
+    """Of a method's runs, those that no search has set, where there are any."""
+    return [run for run in runs if tuning_of(run.spec) is None or run.spec.trial == 0] or runs
 
 
 def _order(run: RunRecord) -> tuple[str, str, str, int, str]:
@@ -76,6 +95,7 @@ def _table(
     subjects: Subjects,
     defaults: Mapping[str, Mapping[str, Any]],
     efficiency: Efficiency,
+    searches: Mapping[str, Search],
 ) -> Table:
     spec = runs[0].spec
     backbone = subjects.backbones[spec.backbone.name]
@@ -89,15 +109,18 @@ def _table(
     )
     sheet = efficiency.main_sheet(backbone.name)
     costs = sheet.by_method if sheet else {}
-    rows = _rows(runs, identity, subjects, defaults, _size(runs, backbone), costs)
+    rows = _rows(runs, identity, subjects, defaults, _size(runs, backbone), costs, searches)
     mean, groups = _columns(runs, rows, subjects, scale)
     counted = [task.task.name for group in groups for task in group.tasks if task.counts]
     for row in rows:
         covered = [name for name in counted if name in row.cells and row.cells[name].complete]
         if row.state == "ranked" and len(covered) < len(counted):
-            row.state, row.remark = "partial", f"not ranked: covers {len(covered)} of {len(counted)} tasks"
-        row.mean = _mean(row, counted)
-        row.figures = _figures(row, mean, groups)
+            covers = f"covers {len(covered)} of {len(counted)} tasks"
+            row.state, row.remark = "partial", "; ".join([f"not ranked: {covers}", *filter(None, [why_partial(row)])])
+        row.mean = mean_of(row, counted, scale)
+        if row.state == "ranked" and row.mean is None:
+            row.state, row.remark = "partial", "not ranked: most of its studies failed on some task"
+        row.figures = figures_of(row, mean, groups, scale)
     _rank(rows, scale)
     return Table(
         key=anchor("table", *identity),
@@ -132,21 +155,28 @@ def _rows(
     defaults: Mapping[str, Mapping[str, Any]],
     size: float | None,
     costs: Mapping[tuple[str, int, bytes], CostRow],
+    searches: Mapping[str, Search],
 ) -> list[Row]:
-    """A row for each configuration of each version of a method, and for each departure from the protocol."""
+    """A row for each configuration of each version of a method, for each departure from the protocol, each budget."""
     mixed = len({run.spec.backbone.weights for run in runs}) > 1
     methods = grouped(runs, lambda run: run.spec.method.name)
     versions = {name: sorted({run.spec.method.version for run in group}) for name, group in methods.items()}
 
-    def key(run: RunRecord) -> tuple[str, int, bytes, int, bool, str]:
+    def key(run: RunRecord) -> _RowKey:
         method, random = run.spec.method, mixed and run.spec.backbone.weights == "random"
         config = {} if run.spec.protocol.faithful else method.config  # a recipe sets what it likes for each task
-        return (method.name, method.version, canonical_json(config), run.spec.trial, random, _deviation(run))
+        search = search_of(run)
+        what, trial = (search.row, 0) if search else (canonical_json(config), run.spec.trial)
+        return (method.name, method.version, what, trial, random, _deviation(run))
 
-    rows = []
+    def search_of(run: RunRecord) -> Search | None:
+        return None if tuning_of(run.spec) is None else searches[search_key(run.spec)]
+
+    rows: dict[_RowKey, Row] = {}
+    untuned: dict[_RowKey, _RowKey] = {}
     for (name, version, config, trial, random, deviation), group in grouped(runs, key).items():
-        faithful = group[0].spec.protocol.faithful
-        badges = [f"trial {trial}"] if trial else []
+        faithful, search = group[0].spec.protocol.faithful, search_of(group[0])
+        badges = [search.budget.badge] if search else [f"trial {trial}"] if trial else []
         badges += ["random weights"] if random else []
         badges += [f"v{version}"] if len(versions[name]) > 1 else []
         state: State = "ranked"
@@ -156,27 +186,33 @@ def _rows(
         if deviation:
             state, remark = "deviation", f"not ranked: departs from the protocol ({deviation})"
             badges.append(FAITHFUL if faithful else "deviation")
-        cells = {
-            task: Cell(tuple(sorted(cell, key=lambda run: run.spec.seed)))
-            for task, cell in grouped(group, lambda run: run.spec.task.name).items()
-        }
-        settings = common_settings([run.spec.method.config for run in group])
-        rows.append(
-            Row(
-                key=anchor("row", *table, name, version, config.decode(), trial, random, deviation),
-                method=subjects.methods[name],
-                version=version,
-                config=settings,
-                differences=() if faithful else differences(settings, defaults[name]),
-                badges=tuple(badges),
-                state=state,
-                remark=remark,
-                cells=cells,
-                parameters=_parameters(group, size),
-                cost=None if faithful else costs.get((name, version, config)),
-            )
+        cells = {}
+        for task, of_task in grouped(group, lambda run: run.spec.task.name).items():
+            its_search = search_of(of_task[0])
+            in_order = tuple(sorted(of_task, key=lambda run: run.spec.seed))
+            cells[task] = tuned_cell(its_search, of_task) if its_search else Cell(in_order)
+        settings = search.fixed if search else common_settings([run.spec.method.config for run in group])
+        rows[name, version, config, trial, random, deviation] = Row(
+            key=anchor("row", *table, name, version, config.decode(), trial, random, deviation),
+            method=subjects.methods[name],
+            version=version,
+            config=settings,
+            differences=() if faithful else differences(settings, defaults[name]),
+            badges=tuple(badges),
+            state=state,
+            remark=remark,
+            cells=cells,
+            parameters=_parameters(group, size),
+            cost=None if faithful else costs.get((name, version, config)),
+            budget=search.budget if search else None,
         )
-    return rows
+        if search and 0 in search.trials:
+            untuned[name, version, config, trial, random, deviation] = (
+                name, version, canonical_json(search.trials[0].spec.method.config), 0, random, deviation,
+            )  # fmt: skip
+    for tuned, default in untuned.items():
+        rows[tuned].default = rows.get(default)
+    return list(rows.values())
 
 
 def _parameters(runs: Iterable[RunRecord], size: float | None) -> Parameters | None:
@@ -193,7 +229,7 @@ def _columns(
     """The overall mean, where there is more than one task, and the tasks in their groups."""
     versions = {run.spec.task.name: run.spec.task.version for run in runs}
     standard = {
-        name for row in rows if row.state == "ranked" for name, cell in row.cells.items() if cell.values
+        name for row in rows if row.state == "ranked" for name, cell in row.cells.items() if cell.summary
     } or set(versions)
     index = 0
 
@@ -239,90 +275,26 @@ def _parts(runs: Iterable[RunRecord]) -> tuple[str, list[str]]:
     return (same[0] if same else metric), parts
 
 
-def _mean(row: Row, tasks: Sequence[str]) -> Summary | None:
-    """The mean over tasks, None unless the row covers them all."""
-    cells = [row.cells.get(name) for name in tasks]
-    values = [cell.values for cell in cells if cell is not None and cell.complete]
-    return mean_over_tasks(values) if tasks and len(values) == len(tasks) else None
-
-
-def _figures(row: Row, mean: Column | None, groups: Iterable[Group]) -> list[Figure]:
-    """The row's figures in the order of the columns."""
-    figures = []
-    if mean is not None:
-        figures.append(_mean_figure(row, mean, row.mean))
-    for group in groups:
-        if group.mean is not None:
-            summary = _mean(row, [task.task.name for task in group.tasks if task.counts])
-            figures.append(_mean_figure(row, group.mean, summary))
-        for task in group.tasks:
-            cell = row.cells.get(task.task.name)
-            figures.append(_task_figure(task.headline, cell))
-            for part in task.parts:
-                summary = cell.part(part.label) if cell else None
-                href = _run_href(cell.runs[0]) if cell and summary else None
-                title = f"{part.title}: {_spelled(summary)}" if summary else ""
-                figures.append(Figure(part, summary, href=href, title=title))
-    return figures
-
-
-def _mean_figure(row: Row, column: Column, summary: Summary | None) -> Figure:
-    if summary is None:
-        return Figure(column)
-    return Figure(column, summary, href=row.href, title=f"{column.title}: {_spelled(summary)}")
-
-
-def _task_figure(column: Column, cell: Cell | None) -> Figure:
-    if cell is None:
-        return Figure(column)
-    failed = cell.failures or cell.runs
-    reasons = [f"seed {run.spec.seed}: {_reason(run)}" for run in failed if run.status != "ok"]
-    if cell.summary is None:
-        return Figure(column, status=failed[0].status, href=_run_href(failed[0]), title="\n".join(reasons))
-    ok = [run for run in cell.runs if run.quality is not None]
-    lines = [column.title, _spelled(cell.summary)]
-    lines += [
-        f"seed {run.spec.seed}: {run.quality.test:.2f} on {exact(run.quality.n_test)}" for run in ok if run.quality
-    ]
-    return Figure(
-        column,
-        cell.summary,
-        incomplete=bool(cell.failures),
-        href=_run_href(ok[0]),
-        title="\n".join(lines + (reasons if cell.failures else [])),
-    )
-
-
-def _reason(run: RunRecord) -> str:
-    if run.error is None:
-        return run.status
-    return f"{run.status} in {run.error.phase}: {run.error.message}"
-
-
-def _spelled(summary: Summary) -> str:
-    seeds = "1 seed" if summary.n == 1 else f"{summary.n} seeds"
-    return f"{summary.mean:.2f} {spread(summary.std)}".rstrip() + f", {seeds}"
-
-
-def _run_href(run: RunRecord) -> str:
-    return f"runs/{run.run_id}.html"
-
-
 def _rank(rows: list[Row], scale: Scale) -> None:
-    """Give ranks, mark the best of each column among ranked rows, and put the rows in the table's order."""
-    ranked = [row for row in rows if row.state == "ranked" and row.mean is not None]
+    """Give ranks and mark the best of each column, both among rows of one budget, and put rows in the table's order.
+
+    Rows without tuning come first, then those of each budget.
+    """
     direction = 1 if scale.higher_is_better else -1
-    for row, rank in zip(ranked, ranks([direction * row.mean.mean for row in ranked if row.mean]), strict=True):
-        row.rank = rank
-    for column in zip(*(row.figures for row in ranked), strict=True):
-        shown = [figure(cell.summary.mean) for cell in column if cell.summary]
-        best = max(shown, key=lambda text: direction * float(text), default=None)
-        for cell in column:
-            cell.best = cell.summary is not None and figure(cell.summary.mean) == best
+    all_ranked = [row for row in rows if row.state == "ranked" and row.mean is not None]
+    for ranked in grouped(all_ranked, lambda row: row.budget).values():
+        for row, rank in zip(ranked, ranks([direction * row.mean.mean for row in ranked if row.mean]), strict=True):
+            row.rank = rank
+        for column in zip(*(row.figures for row in ranked), strict=True):
+            shown = [figure(cell.summary.mean) for cell in column if cell.summary]
+            best = max(shown, key=lambda text: direction * float(text), default=None)
+            for cell in column:
+                cell.best = cell.summary is not None and figure(cell.summary.mean) == best
     covered = {row.key: sum(cell.complete for cell in row.cells.values()) for row in rows}
     rows.sort(
         key=lambda row: (
             _STATES.index(row.state),
+            astuple(row.budget) if row.rank and row.budget else (),
             row.rank or 0,
             -covered[row.key] if row.state == "partial" else 0,
             row.method.name,

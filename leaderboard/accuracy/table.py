@@ -10,7 +10,8 @@ from ...results import RunRecord
 from ...results.published import PublishedFigure
 from ..costs.sheet import CostRow, Shape
 from ..subjects import Subject, families_in_order, slug
-from ..summary import Summary, summarize
+from ..summary import Summary, median_of_studies, summarize
+from ..tuning.searches import Budget, Search
 
 State = Literal["ranked", "partial", "deviation", "superseded"]
 
@@ -91,6 +92,52 @@ class Cell:
         values = [run.quality.tests[name].value for run in self.runs if run.quality and name in run.quality.tests]
         return summarize(values) if values else None
 
+    @property
+    def studies(self) -> tuple[Cell, ...]:
+        """What the mean over tasks is taken of: of a row that is not tuned, the cell itself."""
+        return (self,)
+
+
+@dataclass(frozen=True)
+class Study(Cell):
+    """What one study of a search chose for a task."""
+
+    trial: int
+
+
+@dataclass(frozen=True)
+class TunedCell(Cell):
+    """What a search chose for a task: the median of its studies, a study whose runs failed being the worst.
+
+    `runs` has every final run once, though several studies may have chosen the same trial.
+    """
+
+    search: Search
+    choices: tuple[Study, ...]
+    """Where trials are missing, which study chose what is not known: one for each trial that has final runs."""
+
+    @property
+    def studies(self) -> tuple[Cell, ...]:
+        return self.choices
+
+    @property
+    def complete(self) -> bool:
+        """Whether all studies have chosen and been tested, and most of them did not fail."""
+        tested = all(study.values or study.failures for study in self.choices)
+        return not self.search.missing and tested and self.summary is not None
+
+    @property
+    def summary(self) -> Summary | None:
+        return self._median([(study, study.summary) for study in self.choices])
+
+    def part(self, name: str) -> Summary | None:
+        return self._median([(study, study.part(name)) for study in self.choices])
+
+    def _median(self, studies: list[tuple[Study, Summary | None]]) -> Summary | None:
+        known = [None if study.failures else summary for study, summary in studies if study.failures or summary]
+        higher = all(run.quality.higher_is_better for run in self.runs if run.quality)
+        return median_of_studies(known, higher) if known else None
+
 
 @dataclass(frozen=True)
 class Beside:
@@ -149,6 +196,10 @@ class Row:
     parameters: Parameters | None
     cost: CostRow | None
     """Of the same method, version and configuration on the same backbone."""
+    budget: Budget | None = None
+    """Of a tuned row, whose configuration differs from task to task."""
+    default: Row | None = None
+    """Of a tuned row: that of the configuration which its trials begin with, not tuned."""
     figures: list[Figure] = field(default_factory=list)
     mean: Summary | None = None
     rank: int | None = None
@@ -164,6 +215,17 @@ class Row:
     @property
     def href(self) -> str:
         return f"methods/{self.method.slug}.html#{self.key}"
+
+    @property
+    def tuned_cells(self) -> dict[str, TunedCell]:
+        return {task: cell for task, cell in self.cells.items() if isinstance(cell, TunedCell)}
+
+    @property
+    def gain(self) -> float | None:
+        """Of tuning, over the default, in the unit of the mean over tasks; None where one of both has none."""
+        if self.mean is None or self.default is None or self.default.mean is None:
+            return None
+        return self.mean.mean - self.default.mean.mean
 
 
 @dataclass
@@ -199,9 +261,9 @@ class Table:
     def counted(self) -> int:
         return sum(task.counts for task in self.tasks)
 
-    @property
-    def ranked(self) -> int:
-        return sum(row.rank is not None for row in self.rows)
+    def ranked(self, budget: Budget | None) -> int:
+        """How many rows are ranked among those that had a budget for tuning, or none."""
+        return sum(row.rank is not None and row.budget == budget for row in self.rows)
 
     @property
     def hardware(self) -> list[str]:
@@ -247,6 +309,8 @@ class Board:
     tracks: list[Track]
     left_out: dict[str, str]
     """Run ids that stand in no table, with the reason."""
+    searches: dict[str, Search]
+    """By their key."""
 
     @cached_property
     def positions(self) -> dict[str, Position]:

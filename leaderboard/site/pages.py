@@ -209,10 +209,11 @@ def _plots(board: Board) -> dict[str, Markup]:
     plots = {}
     for track in board.tracks:
         for table in track.tables:
+            ranked = [row for row in table.rows if row.state == "ranked"]
             points = [
                 Point(row.label, row.method.colour, row.parameters.median, row.mean.mean, row.mean.std)
-                for row in table.rows
-                if row.state == "ranked" and row.mean and row.parameters
+                for row in ranked
+                if row.mean and row.parameters and row.budget == ranked[0].budget  # one ranking: that without tuning
             ]
             if len(points) > 1:
                 of = f"mean over {table.counted} tasks" if table.mean else table.tasks[0].task.short

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from peftmark.leaderboard import build_board
 from peftmark.leaderboard.accuracy.build import make_board
@@ -43,6 +44,8 @@ from peftmark.results import (
     TestFigure,
     Time,
     Timing,
+    TrialFigure,
+    TuningSpec,
     VariantFigure,
     write_card,
 )
@@ -112,8 +115,11 @@ class Results:
         found: Mapping[str, Any] | None = None,
         unit: str = "percent",
         higher_is_better: bool = True,
+        tuning: TuningSpec | None = None,
+        validation: float | None = None,
+        seconds: float = 90.0,
     ) -> RunRecord:
-        """Write one record: ok if it has a test figure, else of the status given."""
+        """Write one record: ok if it has a test figure, or as a trial a validation figure; else of the status given."""
         spec = RunSpec(
             method=MethodSpec(name=method, version=method_version, config=dict(config or {})),
             backbone=BackboneSpec(name=backbone, weights=weights or _sha(backbone)),
@@ -121,7 +127,17 @@ class Results:
             protocol=ProtocolSpec(name="embedded", version=1, overrides=dict(overrides or {})),
             trial=trial,
             seed=seed,
+            tuning=tuning or UNSET,
         )
+        figure = None
+        if spec.is_trial and validation is not None:
+            figure = TrialFigure(
+                metric=metric,
+                validation=validation,
+                predictions_sha256=_sha(f"{method}{task}{trial}"),
+                unit=unit,
+                higher_is_better=higher_is_better,
+            )
         quality = None
         if test is not None:
             quality = Quality(
@@ -150,13 +166,14 @@ class Results:
             schema_version=1,
             run_id=spec.run_id,
             spec=spec,
-            status="ok" if quality else status,
-            time_s=Time(setup=0.5, train=90.0),
+            status="ok" if quality or figure else status,
+            time_s=Time(setup=0.5, train=seconds),
             env=msgspec.structs.replace(ENV, data_sha256=_sha(data)),
             created="2026-11-24T03:00:00+00:00",
-            error=None if quality else ErrorInfo(phase="adapt", type="Unsupported", message=message),
+            error=None if quality or figure else ErrorInfo(phase="adapt", type="Unsupported", message=message),
             protocol_deviation=deviation,
             quality=quality,
+            trial=figure,
             phases=list(phases),
             found=dict(found or {}),
             params=counts if quality else None,
@@ -165,6 +182,46 @@ class Results:
         Store(self.root).write(record)
         self.records.append(record)
         return record
+
+    def search(
+        self,
+        method: str,
+        task: str,
+        trials: Sequence[float | None],
+        finals: Mapping[int, Sequence[float | None]],
+        *,
+        budget: int = 6,
+        studies: int = 2,
+        **more: Any,
+    ) -> list[RunRecord]:
+        """Write a search: validation figures of its trials, test figures of the trials that were chosen, from seed 1.
+
+        None failed. Six trials in two studies are trials 0, 1, 2 and 0, 3, 4; in three they are 0, 2 and 0, 3 and 0, 1.
+        """
+        made = []
+
+        def tuning(stage: Any, trial: int) -> TuningSpec:
+            return TuningSpec(
+                stage=stage,
+                tuner="halton",
+                trials=budget,
+                studies=studies,
+                space={"learning_rate": "log-uniform from 0.0003 to 0.1", "rank": "one of 4, 8, 16"},
+                learning_rate=0.008 if trial == 0 else 0.001 * trial,
+                points_sha256="a" * 64,
+            )
+
+        def run(trial: int, stage: Any, seed: int, **figures: Any) -> None:
+            config = {"rank": 8 if trial == 0 else 16}
+            of_search = {"trial": trial, "seed": seed, "tuning": tuning(stage, trial), "status": "diverged"}
+            made.append(self.run(method, task, config=config, **of_search, **figures, **more))
+
+        for trial, validation in enumerate(trials):
+            run(trial, "trial", 0, validation=validation)
+        for trial, tests in finals.items():
+            for seed, test in enumerate(tests, 1):
+                run(trial, "final", seed, test=test)
+        return made
 
     def cost(
         self,

@@ -19,7 +19,8 @@ import torch
 
 from ...errors import PeftmarkError
 from ...results import ErrorInfo, predictions_file, write_atomically
-from ...results.files import CARDS, PREDICTIONS
+from ...results.files import CARDS
+from ...results.store import PREDICTIONS
 from ..environment import code
 from ..plan.runs import Spec
 from .failure import record_failure

@@ -9,6 +9,9 @@ import click
 
 from ..errors import PeftmarkError
 
+_LINE = 2000
+"""Characters of a line: a record may hold a text of any length."""
+
 
 @click.command("validate")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
@@ -51,7 +54,7 @@ def validate_command(folder: Path, into: Path | None) -> None:
         copied += f"{merged.predictions} files of predictions and {merged.cards} cards"
         summary = f"{sound}; copied {copied} into {into}, {merged.known} were there"
     for problem in problems:
-        click.echo(problem)
+        click.echo(problem if len(problem) <= _LINE else f"{problem[:_LINE]} …")
     click.echo(f"{summary}; {len(problems) or 'no'} problem{'s' * (len(problems) != 1)}")
     if problems:
         raise SystemExit(1)

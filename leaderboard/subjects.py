@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import inspect
 import re
@@ -15,6 +14,7 @@ from typing import Any
 from ..results import Card, CostRecord, RunRecord, read_cards
 from ..results.cards import Kind
 from ..results.files import CARDS, read_regular
+from ..results.store import files_below
 
 TRACKS = {"image": "Image", "openvocab": "Open vocabulary", "video": "Video"}
 """The tracks that are known, in the order in which they are shown."""
@@ -114,7 +114,7 @@ def place(item: str, order: Sequence[str]) -> int:
 
 
 def slug(name: str) -> str:
-    """A name as a file name or anchor; names that differ never become the same.
+    """A name as a file name or anchor, of 120 characters at most; names that differ never become the same.
 
     >>> slug("lora"), slug("embedded/digits")
     ('lora', 'embedded__digits')
@@ -122,6 +122,8 @@ def slug(name: str) -> str:
     '____x_y-46c740'
     """
     safe = re.sub(r"[^A-Za-z0-9_.-]", "_", name.replace("/", "__")).replace("..", "__")
+    if len(safe) > 100:
+        safe = f"{safe[:100]}_"
     if name.replace("/", "__") == safe and "__" not in name and not safe.startswith("."):
         return safe
     return f"{safe.replace('.', '_')}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
@@ -142,10 +144,10 @@ def _subjects(root: Path, kind: Kind, names: set[str], family: str | None = None
 
 def _picture(root: Path, kind: Kind, card: Card) -> Path | None:
     """The card's PNG, if it is one and lies where it should: a card is not trusted to name any file it likes."""
-    if card.picture is None or Path(card.picture).name != card.picture:
+    if card.picture is None:
         return None
-    for path in sorted(root.rglob(f"{CARDS}/{kind}/{glob.escape(card.picture)}")):
+    for path in files_below(root, f"{CARDS}/{kind}", ".png"):
         with suppress(OSError):
-            if read_regular(path).startswith(b"\x89PNG\r\n\x1a\n"):
+            if path.name == card.picture and read_regular(path).startswith(b"\x89PNG\r\n\x1a\n"):
                 return path
     return None

@@ -15,6 +15,7 @@ from ..errors import PeftmarkError
 from .files import CARDS, holds, read_regular, write_atomically
 from .nesting import check_nesting
 from .record import canonical_json
+from .store import files_below
 
 Kind = Literal["methods", "backbones", "tasks"]
 KINDS: tuple[Kind, ...] = ("methods", "backbones", "tasks")
@@ -60,9 +61,9 @@ def write_manifest(root: Path, manifest: dict[str, Any]) -> None:
 
 
 def read_cards(root: Path, kind: Kind) -> dict[str, Card]:
-    """Cards by name, from `root` and its sub-folders; a damaged one is passed over (the next run rewrites it)."""
+    """Cards by name, from `root` and then its sub-folders; a damaged one is passed over (the next run rewrites it)."""
     cards: dict[str, Card] = {}
-    for path in sorted(root.rglob(f"{CARDS}/{kind}/*.json")):
+    for path in files_below(root, f"{CARDS}/{kind}", ".json"):
         card = read_card(path)
         if card is not None:
             cards.setdefault(card.name, card)

@@ -178,6 +178,18 @@ def folders(
         yield root.joinpath(*parts), names
 
 
+def files_below(root: Path, sub_folder: str, suffix: str) -> Iterator[Path]:
+    """Files of all sub-folders of a name (``predictions``, ``cards/tasks``), in the order of `folders`.
+
+    Not by `Path.rglob`, which calls itself for every level, and raises where a name is too long.
+    """
+    first = sub_folder.partition("/")[0]
+    for folder, names in folders(root):
+        if first in names:
+            place = folder / sub_folder
+            yield from (place / name for name in sorted(listed(place)) if name.endswith(suffix) and name[0] != ".")
+
+
 def listed(folder: Path) -> list[str]:
     """The names of what is in a folder; of none where it is none."""
     try:

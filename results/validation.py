@@ -25,7 +25,7 @@ from .cost import CostRecord, decode_cost
 from .files import CARDS, holds, read_regular, write_atomically
 from .predictions import predictions_file, predictions_problems, same_predictions
 from .record import RunRecord, decode_record
-from .store import ADAPTERS, COSTS, PREDICTIONS, Store
+from .store import ADAPTERS, COSTS, PREDICTIONS, Store, files_below
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -185,7 +185,7 @@ def _common_problems(record: RunRecord | CostRecord) -> Iterator[str]:
 def check_adapters(store: Store, runs: Mapping[str, tuple[RunRecord, Path]]) -> Checked[RunRecord]:
     """Files of saved adapters: `records` has those that belong to a sound record and are as long as it says."""
     checked = Checked[RunRecord]()
-    for path in sorted(store.root.rglob(f"{ADAPTERS}/*.safetensors")):
+    for path in files_below(store.root, ADAPTERS, ".safetensors"):
         known = runs.get(path.stem)
         size = _size(path)
         if known is None:
@@ -211,7 +211,7 @@ def _size(path: Path) -> int | None:
 def check_predictions(store: Store, runs: Mapping[str, tuple[RunRecord, Path]]) -> Checked[RunRecord]:
     """Files of predictions: `records` has those that are what a sound record beside them says."""
     checked = Checked[RunRecord]()
-    for path in sorted(store.root.rglob(f"{PREDICTIONS}/*.npz")):
+    for path in files_below(store.root, PREDICTIONS, ".npz"):
         record, place = runs.get(path.stem, (None, None))
         if record is None or place is None or predictions_file(place) != path:
             checked.problems.append(f"{path}: there is no sound record {path.stem}.json that it belongs to")
@@ -317,7 +317,7 @@ def _differ(mine: RunRecord | CostRecord, theirs: RunRecord | CostRecord) -> str
 def _merge_cards(source: Path, into: Path, merged: Merged) -> None:
     """Cards that are not there; one that is stays, whatever the other says: a run here writes it anew."""
     for kind in KINDS:
-        for path in sorted(source.rglob(f"cards/{kind}/*.json")):
+        for path in files_below(source, f"{CARDS}/{kind}", ".json"):
             card = read_card(path)
             target = into / CARDS / kind / path.name
             if card is None or card_path(source, kind, card.name).name != path.name:

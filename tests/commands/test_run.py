@@ -39,6 +39,12 @@ def test_dry_run_runs_nothing(invoke: Run, toys: Path, tmp_path: Path) -> None:
         ("method.seconds", "--set method.seconds: write method.NAME=VALUE, protocol.NAME=VALUE or launcher.NAME=VALUE"),
         ("method.=1", "--set method.=1: write method.NAME=VALUE, protocol.NAME=VALUE or launcher.NAME=VALUE"),
         ("task.seconds=1", "--set task.seconds=1: write method.NAME=VALUE, protocol.NAME=VALUE or launcher.NAME=VALUE"),
+        ("method.seconds=" + "9" * 5000, "method 'toy_full': seconds='999"),
+        ("method.seconds=" + "[" * 100_000, "method 'toy_full': seconds='[[["),
+        (
+            os.fsdecode(b"protocol.schedule=\xff"),
+            r"--set 'protocol.schedule=\udcff': it is not UTF-8, which a record needs",
+        ),
         ("=1", "--set =1: write method.NAME=VALUE, protocol.NAME=VALUE or launcher.NAME=VALUE"),
     ],
 )

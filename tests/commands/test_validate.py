@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,33 @@ def test_names_that_are_no_text(command: Invoke, theirs: Path, tmp_path: Path, m
         ended = command(*option, os.fsdecode(b"\xff.toml"))
         assert (ended.code, ended.out) == (2, "")
         assert r"\udcff.toml" in ended.one_line()
+
+
+@needs_checkout
+def test_folders_of_any_depth(invoke: Invoke, theirs: Path, tmp_path: Path) -> None:
+    here = os.open(theirs, os.O_RDONLY)  # its path is too long for one call
+    for _ in range(1100):
+        os.mkdir("x", dir_fd=here)
+        inner = os.open("x", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    try:
+        for words in (["validate", "theirs"], ["validate", "theirs", "--into", "ours"]):
+            ended = invoke(*words)
+            assert (ended.code, ended.err) == (0, "")
+        assert invoke("board", "--results", "theirs").code == 0
+    finally:
+        subprocess.run(["rm", "-r", theirs], check=True)  # shutil calls itself for every level
+
+
+@needs_checkout
+def test_a_text_of_any_length_is_a_line_of_some(invoke: Invoke, theirs: Path) -> None:
+    path = min(theirs.glob("*.json"))
+    path.write_text(re.sub('"created": "[^"]*"', f'"created": "{"x" * 100_000}"', path.read_text()))
+    ended = invoke("validate", theirs)
+    assert (ended.code, len(ended.lines)) == (1, 2)
+    assert ended.lines[0].startswith(f"{path}: created is 'xxx") and len(ended.lines[0]) < 3000
 
 
 @needs_checkout

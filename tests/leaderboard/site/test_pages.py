@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -153,6 +153,24 @@ def test_cards_cannot_name_other_files(results: Results, tmp_path: Path) -> None
         write_card(results.root, "tasks", Card(name="vtab/a", family="natural", doc="", origin="", picture=picture))
         site = results.build(tmp_path / "board")
         assert not (site / "pictures").exists()
+
+
+def test_names_of_any_length(results: Results, tmp_path: Path) -> None:
+    """Of methods, backbones and tasks, which become names of pages; two that begin alike are two."""
+    for end in "ab":
+        results.run(f"lora{'x' * 300}{end}", f"vtab/{'y' * 300}{end}", 50.0, backbone=f"timm/{'z' * 300}{end}")
+    results.run("linear", "vtab/a", 50.0)
+    write_card(results.root, "tasks", Card(name="vtab/a", family="z", doc="", origin="", picture=f"{'x' * 300}.png"))
+    site = results.build(tmp_path / "board")
+    assert len(list((site / "methods").iterdir())) == 3
+
+
+def test_what_is_no_file_is_no_picture(results: Results, tmp_path: Path, special: Any) -> None:
+    results.run("linear", "vtab/a", 50.0)
+    write_card(results.root, "tasks", Card(name="vtab/a", family="z", doc="", origin="", picture="x.png"))
+    special.make(results.root / "cards" / "tasks" / "x.png")
+    site = results.build(tmp_path / "board")
+    assert not (site / "pictures").exists()
 
 
 def test_odd_facts_on_a_card_do_no_harm(results: Results, tmp_path: Path) -> None:

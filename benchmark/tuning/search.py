@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...errors import PeftmarkError
 from ...results import RunRecord, RunSpec, Store, decode_record
+from ...results.files import read_regular
 from ...results.tuning import chosen
 
 
@@ -56,6 +57,6 @@ def finals(searches: Iterable[Search], store: Store) -> tuple[list[RunSpec], int
 
 def _read(path: Path | None, spec: RunSpec) -> RunRecord | None:
     try:
-        return None if path is None else decode_record(path.read_bytes(), path, spec)
+        return None if path is None else decode_record(read_regular(path), path, spec)
     except (PeftmarkError, OSError):
         return None

@@ -11,6 +11,9 @@ import torch
 from ...errors import PeftmarkError, Unsupported
 from ...results import ErrorInfo
 
+_CHARACTERS = 10_000
+"""Of a message: a record of any size would not be read again."""
+
 
 class Diverged(Exception):
     """The training loss became infinite or not a number."""
@@ -33,4 +36,7 @@ def error_info(error: BaseException, phase: str) -> ErrorInfo:
         frames = traceback.extract_tb(error.__traceback__)
         if frames:
             message += f" ({Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name})"
+    if len(message) > _CHARACTERS:
+        message = f"{message[:_CHARACTERS]} …"
+    message = message.encode(errors="backslashreplace").decode()  # a file's name may be no text; a record is
     return ErrorInfo(phase=phase, type=type(error).__name__, message=message)

@@ -97,6 +97,7 @@ def _setup(options: Options, settings: Settings, cluster: Cluster) -> Setup:
         device="cuda" if settings.gpus else "cpu",
         jobs=cluster.slots_a_node(),  # they share the node's memory
         places={},
+        folder=None,
         launcher={},
     )
     plugins = {name: Path(name).read_bytes() for name in options.plugins}
@@ -202,7 +203,7 @@ class _Worker:
         try:
             said = self._crew.ray.get(answer)
         except self._crew.ray.exceptions.RayError as error:
-            self._how = str(error).strip().splitlines()[-1]
+            self._how = reason_of(error, self._crew.ray.exceptions)
             if self._job is not None:
                 self._job.cause = self._cause(error)
             raise
@@ -235,6 +236,13 @@ class _Worker:
         self._ready = False
         self._actor = self.answer = None
         return self._how
+
+
+def reason_of(error: Exception, errors: Any) -> str:
+    """What Ray says in several lines, in part of one."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = lines[0] if isinstance(error, errors.OutOfMemoryError) else lines[-1]
+    return line.partition(" Some common causes")[0].removesuffix(".")[:300]
 
 
 def cause_of(error: Exception, node_lives: bool, errors: Any) -> Cause:

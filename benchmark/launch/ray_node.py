@@ -76,7 +76,7 @@ class Node:
         self._root = self._scratch.path / "results"
         self._sent = set[str]()
         plugins = tuple(str(self._plugin(Path(name), content)) for name, content in setup.plugins.items())
-        self._options = replace(setup.options, results=self._root, plugins=plugins, places={}, launcher={})
+        self._options = replace(setup.options, results=self._root, plugins=plugins)
         worker.start(self._options)
         return node, ""
 

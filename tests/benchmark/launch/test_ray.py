@@ -19,7 +19,7 @@ from peftmark.benchmark.launch import ray as launcher
 from peftmark.benchmark.launch.launchers import find_launcher
 from peftmark.benchmark.launch.outcome import Options, Outcome
 from peftmark.benchmark.launch.pool import Lost
-from peftmark.benchmark.launch.ray import cause_of
+from peftmark.benchmark.launch.ray import cause_of, reason_of
 from peftmark.benchmark.launch.ray_cluster import Cluster, connected, import_ray, read_settings
 from peftmark.benchmark.launch.ray_node import Sent
 from peftmark.benchmark.launch.scratch import Scratch
@@ -305,6 +305,11 @@ def test_what_a_worker_was_lost_for() -> None:
     assert cause_of(errors.ActorDiedError(), False, errors) == "node"
     assert cause_of(errors.ActorDiedError(), True, errors) == "worker"
     assert cause_of(errors.ActorUnavailableError("no answer", None), True, errors) == "node"
+    assert (
+        reason_of(errors.OutOfMemoryError("4 of 4 GB used\nTop 10 users:\nRead the manual"), errors) == "4 of 4 GB used"
+    )
+    died = "It died.\n\tpid: 7\nExit detail: end of file. Some common causes include: the moon"
+    assert reason_of(errors.RaySystemError(died), errors) == "Exit detail: end of file"
 
 
 @pytest.mark.parametrize(
@@ -336,6 +341,58 @@ def test_how_often_a_run_is_tried(
     assert error is not None
     assert error.type == kind
     assert "it was so" in error.message
+
+
+def test_what_a_node_cannot_record_the_driver_does(house: House) -> None:
+    [spec] = house.toys()
+    broken = Outcome(spec=spec, status="error", figure=None, seconds=0.0, message="--import toys.py: no module 'x'")
+    told = launcher.receive(Sent(broken, {}), house.options)
+    error = house.records()[spec.id].error
+    assert error is not None
+    assert (told.status, error.type, error.message) == ("error", "NodeError", "--import toys.py: no module 'x'")
+
+
+VISIBLE = """
+import os, time
+from dataclasses import dataclass
+from pathlib import Path
+from peftmark import METHODS, Method
+
+@METHODS.register("visible", family="toys", tracks=("image",))
+@dataclass
+class Visible(Method):
+    folder: str = ""
+
+    def adapt(self, anatomy):
+        Path(self.folder, str(os.getpid())).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+        end = time.monotonic() + 60
+        while len(os.listdir(self.folder)) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        raise RuntimeError("no GPU is there in truth")
+"""
+
+
+def test_two_workers_share_a_gpu(house: House, cluster: Any, tmp_path: Path) -> None:
+    """Each sees the one that Ray gave it, and no other."""
+    plugin, folder = tmp_path / "visible.py", tmp_path / "seen"
+    folder.mkdir()
+    plugin.write_text(VISIBLE)
+    import_file(plugin)
+    request = Request(
+        methods=["visible"],
+        backbones=["toy/pixels"],
+        tasks=["toy/bright"],
+        seeds=range(2),
+        method_settings={"folder": str(folder)},
+    )
+    node = cluster.add_node(num_cpus=2, num_gpus=1, object_store_memory=80 * 2**20)
+    try:
+        settings = {**house.options.launcher, "gpus": 0.5, "cpus": 0.5}
+        outcomes = house.ray(plan(request).specs, plugins=(*house.options.plugins, str(plugin)), launcher=settings)
+    finally:
+        cluster.remove_node(node)
+    assert [outcome.status for outcome in outcomes] == ["error"] * 2
+    assert [path.read_text() for path in folder.iterdir()] == ["0", "0"]
 
 
 def test_a_run_whose_files_cannot_be_written_is_told(house: House) -> None:

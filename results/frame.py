@@ -25,6 +25,8 @@ def load_results(path: str | Path) -> pandas.DataFrame:
 
     Columns are the record's fields, nested ones joined by dots: ``spec.method.name``, ``spec.task.name``,
     ``quality.test`` (in ``quality.unit``), ``params.trainable_without_head``, …; ``spec.method.config`` stays a dict.
+    A search's trials have a ``trial.validation`` in place of ``quality``; where a run is in no search, its
+    ``spec.tuning.stage`` and the like are NaN.
 
     Raises:
         PeftmarkError: where there is no such folder.
@@ -58,8 +60,8 @@ def _store(path: str | Path) -> Store:
 
 
 def to_frame(records: list[RunRecord]) -> pandas.DataFrame:
-    """Rows sorted by task, method and seed, so that the same records always give the same frame."""
-    order = ["spec.task.name", "spec.backbone.name", "spec.method.name", "spec.seed", "run_id"]
+    """Rows sorted by task, method, seed and trial, so that the same records always give the same frame."""
+    order = ["spec.task.name", "spec.backbone.name", "spec.method.name", "spec.seed", "spec.trial", "run_id"]
     return _frame(RunRecord, records, order)
 
 

@@ -322,3 +322,8 @@ class Board:
             for cell in row.cells.values()
             for run in cell.runs
         }
+
+    @cached_property
+    def search_of(self) -> dict[str, Search]:
+        """By the id of a run of it."""
+        return {run.run_id: search for search in self.searches.values() for run in search.records}

@@ -22,10 +22,13 @@ from ..accuracy.published import METRICS, Published
 from ..accuracy.table import Board, Row, Table
 from ..costs.scaling import MIN_SIZES, QUANTITIES, Ladder, by_ladder, make_ladders, size_word
 from ..costs.sheet import PARTS, CostSheet, Efficiency, Overview
+from ..drawings.expected import expected_chart
 from ..drawings.line_plots import chosen_variant, loss_plot, mean_variants, variant_plot
 from ..drawings.scaling import scaling_chart
 from ..drawings.scatter import Point, scatter
 from ..subjects import FAMILIES, GROUPS, Subject, Subjects, families_in_order, place
+from ..tuning.overview import Tuned, make_overview
+from ..tuning.searches import Search
 from .command import reproduce
 
 _HERE = Path(__file__).parent.parent
@@ -44,24 +47,24 @@ class Site:
     published: Published
     built: datetime
 
-    @property
+    @cached_property
     def version(self) -> str:
         try:
             return importlib.metadata.version("peftmark")
         except importlib.metadata.PackageNotFoundError:
             return "(not installed)"
 
-    @property
+    @cached_property
     def hardware(self) -> list[str]:
         """What anything was run or timed on; an estimate holds anywhere."""
         timed = {str(cost.spec.hardware_class) for cost in self.costs if cost.spec.hardware_class is not None}
         return sorted({record.env.hardware_class for record in self.records} | timed)
 
-    @property
+    @cached_property
     def software(self) -> list[str]:
         return sorted({f"torch {env.torch}, Python {env.python}" for env in self._environments})
 
-    @property
+    @cached_property
     def commits(self) -> list[str]:
         named = {(env.git_sha, env.dirty) for env in self._environments if env.git_sha}
         return sorted(f"{sha[:10]}{' with changes' if dirty else ''}" for sha, dirty in named if sha)
@@ -70,11 +73,11 @@ class Site:
     def _environments(self) -> list[Env]:
         return [*(record.env for record in self.records), *(cost.env for cost in self.costs)]
 
-    @property
+    @cached_property
     def statuses(self) -> dict[str, int]:
         return dict(sorted(Counter(record.status for record in self.records).items()))
 
-    @property
+    @cached_property
     def cautions(self) -> list[str]:
         """What tasks want to be known before their figures are read."""
         stated = {task.facts.get("caution") for task in self.subjects.tasks.values()}
@@ -90,14 +93,19 @@ class Site:
                     rows[row.method.name].append((table, row))
         return rows
 
-    @property
+    @cached_property
     def pages(self) -> list[tuple[str, str]]:
         """Addresses and names of the pages that have something to show."""
         pages = [("index.html", "Leaderboard", True), ("efficiency.html", "Efficiency", bool(self.costs))]
         pages += [("scaling.html", "Scaling", bool(self.ladders)), ("methods.html", "Methods", True)]
+        pages += [("tuning.html", "Tuning", bool(self.tuned))]
         pages += [("tasks.html", "Tasks", bool(self.records)), ("backbones.html", "Backbones", True)]
         pages += [("runs.html", "Runs", bool(self.records)), ("published.html", "Published", bool(self.records))]
         return [(href, name) for href, name, shown in pages if shown]
+
+    @cached_property
+    def tuned(self) -> list[Tuned]:
+        return make_overview(self.board, self.subjects)
 
     @cached_property
     def ladders(self) -> list[Ladder]:
@@ -144,6 +152,9 @@ def write_site(site: Site, folder: Path) -> None:
     if site.ladders:
         charts = {ladder.anchor: {q: Markup(scaling_chart(ladder, q)) for q in QUANTITIES} for ladder in site.ladders}
         page("scaling.html", "scaling.html.j2", charts=charts)
+    if site.tuned:
+        curves = {tuned.key: Markup(expected_chart(tuned)) for tuned in site.tuned if tuned.comparable}
+        page("tuning.html", "tuning.html.j2", charts=curves)
     page("methods.html", "methods.html.j2", families=_by_family(site.subjects.methods))
     page("backbones.html", "backbones.html.j2", families=_by_family(site.subjects.backbones))
     for name, sheets in site.efficiency.by_backbone.items():
@@ -160,7 +171,17 @@ def write_site(site: Site, folder: Path) -> None:
         (folder / "costs" / f"{cost.cost_id}.json").write_bytes(encode_record(cost))
     for method in site.subjects.methods.values():
         page(f"methods/{method.slug}.html", "method.html.j2", method=method)
+    drawn: dict[str, Markup] = {}
+
+    def search_section(search: Search) -> Markup:
+        """The same on the pages of all its runs."""
+        if search.key not in drawn:
+            drawn[search.key] = Markup(environment.get_template("search.html.j2").render(search=search))
+        return drawn[search.key]
+
     for run in site.records:
+        search = site.board.search_of.get(run.run_id)
+        entries = figure.curve if (figure := run.quality or run.trial) else []
         method = site.subjects.methods[run.spec.method.name]
         page(
             f"runs/{run.run_id}.html",
@@ -170,9 +191,11 @@ def write_site(site: Site, folder: Path) -> None:
             task=site.subjects.tasks[run.spec.task.name],
             backbone=site.subjects.backbones[run.spec.backbone.name],
             position=site.board.positions.get(run.run_id),
-            command=reproduce(run.spec, method.defaults),
+            command=reproduce(run.spec, method.defaults, search.seeds if search else ()),
+            search=search_section(search) if search else "",
             spec=msgspec.json.format(msgspec.json.encode(run.spec), indent=2).decode(),
-            curve=loss_plot(run.quality.curve) if run.quality else None,
+            entries=entries,
+            curve=loss_plot(entries),
         )
         (folder / "runs" / f"{run.run_id}.json").write_bytes(encode_record(run))
 

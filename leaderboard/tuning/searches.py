@@ -95,6 +95,24 @@ class Search:
         return None if self.missing else [trial.spec.trial for trial in chosen(self.trials)]
 
     @property
+    def indices(self) -> list[int]:
+        """Of all trials that have a record or final runs."""
+        return sorted({*self.trials, *self.finals})
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the final runs."""
+        return sorted({run.spec.seed for runs in self.finals.values() for run in runs})
+
+    def studies_of(self, trial: int) -> list[int]:
+        """The studies that a trial was dealt into, counted from 1."""
+        return [number for number, study in enumerate(self.studies, 1) if trial in study]
+
+    def chosen_by(self, trial: int) -> list[int]:
+        """The studies that chose a trial, counted from 1; none where that is not known."""
+        return [number for number, choice in enumerate(self.choices or (), 1) if choice == trial]
+
+    @property
     def stale(self) -> list[RunRecord]:
         """Final runs of what no study chooses: trials were made anew since."""
         choices = self.choices

@@ -29,6 +29,8 @@ from peftmark.results import (
     RunRecord,
     RunSpec,
     Store,
+    TrialFigure,
+    TuningSpec,
     VariantFigure,
     costs_to_frame,
     decode_cost,
@@ -107,6 +109,26 @@ def test_the_same_records_give_the_same_frame(record: Make, spec: RunSpec) -> No
     assert frame.equals(to_frame(records[::-1]))
 
 
+def test_trials_have_a_validation_figure_and_other_runs_no_search(record: Make, spec: RunSpec) -> None:
+    tuning = TuningSpec(
+        stage="trial", tuner="halton", trials=15, studies=3, space={"rank": "1 to 8"}, learning_rate=0.01
+    )
+    figure = TrialFigure(metric="accuracy", validation=61.5, predictions_sha256="ab" * 32)
+    trials = [
+        replace(record(of_trial), quality=None, trial=figure)
+        for of_trial in (replace(spec, trial=trial, tuning=tuning) for trial in (10, 9))
+    ]
+    frame = to_frame([*trials, record()])
+    assert frame["spec.trial"].tolist() == [0, 9, 10]
+    assert frame["trial.validation"].fillna(0).tolist() == [0, 61.5, 61.5]
+    assert frame["quality.test"].isna().tolist() == [False, True, True]
+    assert frame["spec.tuning.stage"].isna().tolist() == [True, False, False]
+    assert frame["spec.tuning.learning_rate"].tolist()[1:] == [0.01, 0.01]
+    assert frame["spec.tuning.space"].tolist()[1] == {"rank": "1 to 8"}
+    assert not [column for column in frame if column in ("spec.tuning", "trial")]
+    assert list(to_frame([record()]).columns) == list(frame.columns)
+
+
 def by_rows(records: list[RunRecord], columns: list[str]) -> pandas.DataFrame:
     """The plain way: each record becomes a flat dictionary, pandas finds the columns' types."""
     whole = {"spec.method.config", "spec.protocol.overrides", "quality.tests", "env.packages", "found"}
@@ -119,7 +141,7 @@ def by_rows(records: list[RunRecord], columns: list[str]) -> pandas.DataFrame:
         return found
 
     frame = pandas.DataFrame([flat(msgspec.to_builtins(each)) for each in records], columns=columns)
-    order = ["spec.task.name", "spec.backbone.name", "spec.method.name", "spec.seed", "run_id"]
+    order = ["spec.task.name", "spec.backbone.name", "spec.method.name", "spec.seed", "spec.trial", "run_id"]
     return frame.sort_values(order, ignore_index=True)
 
 

@@ -24,8 +24,9 @@ from .cards import KINDS, Card, card_path, read_card, write_card
 from .cost import CostRecord, decode_cost
 from .files import CARDS, holds, read_regular, write_atomically
 from .predictions import predictions_file, predictions_problems, same_predictions
-from .record import RunRecord, decode_record
+from .record import RunRecord, TrialFigure, TuningSpec, decode_record
 from .store import ADAPTERS, COSTS, PREDICTIONS, Store, files_below
+from .tuning import number_of_trials, tuning_of
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -121,9 +122,16 @@ def run_problems(record: RunRecord) -> Iterator[str]:
     yield from _common_problems(record)
     if record.env.data_sha256 is not None and not _SHA256.fullmatch(record.env.data_sha256):
         yield f"the data's hash {record.env.data_sha256!r} is no sha256"
+    tuning = tuning_of(spec)
+    if tuning is not None:
+        yield from _tuning_problems(tuning, spec.trial)
     quality = record.quality
+    if record.trial is not None:
+        yield from _trial_problems(record, record.trial)
     if quality is None:
         return
+    if tuning is not None and quality.validation is not None:
+        yield "what a search chose trains on the validation data: a figure on these says nothing"
     if record.params is None or record.storage is None:
         yield "a record of status ok has params and storage"
     if not _SHA256.fullmatch(quality.predictions_sha256):
@@ -140,6 +148,30 @@ def run_problems(record: RunRecord) -> Iterator[str]:
         yield "tests need at least one figure, each of at least one example"
     elif quality.n_test != sum(figure.n for figure in quality.tests.values()):
         yield f"n_test is {quality.n_test}, but its tests have {sum(f.n for f in quality.tests.values())} examples"
+
+
+def _tuning_problems(tuning: TuningSpec, trial: int) -> Iterator[str]:
+    """What cannot be true of a search."""
+    if min(tuning.trials, tuning.studies) < 1 or tuning.trials % tuning.studies:
+        yield f"{tuning.trials} trials cannot be dealt evenly into {tuning.studies} studies"
+    elif tuning.study is None and trial >= number_of_trials(tuning.trials, tuning.studies):
+        yield f"a search of {tuning.trials} trials in {tuning.studies} studies has no trial {trial}"
+    if tuning.study is not None and not 0 <= tuning.study < tuning.studies:
+        yield f"there is no study {tuning.study} of {tuning.studies}"
+    if not (math.isfinite(tuning.learning_rate) and tuning.learning_rate > 0):
+        yield f"the learning rate is {tuning.learning_rate}"
+    if tuning.points_sha256 is not None and not _SHA256.fullmatch(tuning.points_sha256):
+        yield f"the points' hash {tuning.points_sha256!r} is no sha256"
+
+
+def _trial_problems(record: RunRecord, trial: TrialFigure) -> Iterator[str]:
+    """What cannot be true of a trial that came to its end."""
+    if record.params is None or record.storage is None:
+        yield "a record of status ok has params and storage"
+    if not _SHA256.fullmatch(trial.predictions_sha256):
+        yield f"the predictions' hash {trial.predictions_sha256!r} is no sha256"
+    if trial.unit == "percent" and not 0 <= trial.validation <= 100:
+        yield f"validation is {trial.validation}, which is no percentage"
 
 
 def cost_problems(record: CostRecord) -> Iterator[str]:

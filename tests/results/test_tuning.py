@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from peftmark.errors import PeftmarkError
 from peftmark.results import RunRecord, RunSpec, TrialFigure, TuningSpec, decode_record, encode_record
 from peftmark.results.tuning import best, chosen, deal, dealt, number_of_trials, search_key, tuning_of
+from peftmark.results.validation import run_problems
 
 Make = Callable[..., RunRecord]
 replace = msgspec.structs.replace
@@ -141,3 +142,39 @@ def test_a_trial_has_no_quality_and_others_have_no_figure_of_a_trial(record: Mak
     ]:
         with pytest.raises(PeftmarkError, match=match):
             decode_record(encode_record(wrong), "f.json")
+
+
+@pytest.mark.parametrize(
+    ("index", "changes", "problem"),
+    [
+        (5, {}, "a search of 6 trials in 2 studies has no trial 5"),
+        (1, {"studies": 4}, "6 trials cannot be dealt evenly into 4 studies"),
+        (1, {"trials": 0}, "0 trials cannot be dealt evenly into 2 studies"),
+        (1, {"study": 2}, "there is no study 2 of 2"),
+        (1, {"learning_rate": 0.0}, "the learning rate is 0.0"),
+        (1, {"points_sha256": "new"}, "the points' hash 'new' is no sha256"),
+    ],
+)
+def test_searches_that_cannot_be(
+    record: Make, spec: RunSpec, index: int, changes: dict[str, Any], problem: str
+) -> None:
+    made = trial(record, spec, index, 50.0)
+    made = replace(made, spec=searched(spec, index, **changes))
+    assert list(run_problems(made)) == [problem]
+
+
+def test_figures_of_searches_that_cannot_be(record: Make, spec: RunSpec) -> None:
+    good = trial(record, spec, 4, 50.0)
+    assert list(run_problems(good)) == []
+    assert list(run_problems(trial(record, spec, 4, 101.0))) == ["validation is 101.0, which is no percentage"]
+    assert list(run_problems(trial(record, spec, 4, 101.0, unit="pixels"))) == []
+    assert list(run_problems(replace(good, params=None))) == ["a record of status ok has params and storage"]
+    unknown = replace(good, trial=TrialFigure(metric="accuracy", validation=1.0, predictions_sha256="x"))
+    assert list(run_problems(unknown)) == ["the predictions' hash 'x' is no sha256"]
+    tested = record()
+    final = replace(tested, spec=searched(spec, 1, stage="final"))
+    assert tested.quality is not None
+    assert list(run_problems(final)) == [
+        "what a search chose trains on the validation data: a figure on these says nothing"
+    ]
+    assert list(run_problems(replace(final, quality=replace(tested.quality, validation=None)))) == []

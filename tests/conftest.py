@@ -72,6 +72,8 @@ def invoke(
     from peftmark.cli import main
 
     monkeypatch.chdir(tmp_path)
+    # `profile` keeps what it frees, for the next step: this process would keep the gigabytes of all tests to come
+    monkeypatch.setattr("peftmark.benchmark.launch.malloc._glibc", lambda: None)
 
     def run(*arguments: object) -> Ended:
         capfd.readouterr()

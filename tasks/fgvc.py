@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 from ..errors import PeftmarkError
 from ..registry import TASKS
-from .images import ImageList, ImageTask, Lists, check_classes, dataset_folder, image_list, read_list
+from ..results.files import read_regular
+from .images import LIST_BYTES, ImageList, ImageTask, Lists, check_classes, dataset_folder, image_list, read_list
 
 SPLITS = ("train", "val", "test")
 
@@ -93,7 +94,7 @@ def _read_json(file: Path) -> dict[str, int | str]:
         PeftmarkError: on a file that is not there or no JSON, names an image twice or holds something else.
     """
     try:
-        pairs = json.loads(file.read_bytes(), object_pairs_hook=_Pairs)
+        pairs = json.loads(read_regular(file, LIST_BYTES), object_pairs_hook=_Pairs)
     except FileNotFoundError as error:
         raise PeftmarkError(f"{file}: no such file; VPT's lists are train.json, val.json and test.json") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from ..errors import PeftmarkError
 from ..registry import TASKS
-from .images import ImageList, ImageTask, Lists, image_list, shown
+from .images import ImageList, ImageTask, Lists, check_text, image_list, shown
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 VALIDATION = ("val", "valid", "validation")
@@ -49,6 +49,7 @@ class ImageFolder(ImageTask):
         self.root = Path(name.partition("/")[2]).expanduser()
 
     def lists(self) -> Lists:
+        check_text(str(self.root), "the folder's name")
         if not self.root.is_dir():
             raise PeftmarkError(f"there is no folder {self.root}")
         there = [name for name in (*VALIDATION, "test") if (self.root / name).is_dir()]
@@ -179,13 +180,16 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What is in a folder and not hidden, by name.
 
     Raises:
-        PeftmarkError: where it cannot be read.
+        PeftmarkError: where it cannot be read, or a name in it cannot be recorded.
     """
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+            found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     except OSError as error:
         raise PeftmarkError(f"{folder} cannot be read: {error.strerror}") from error
+    for entry in found:
+        check_text(entry.name, f"the name of what lies in {folder}")
+    return found
 
 
 def _is_image(name: str) -> bool:

@@ -2,9 +2,11 @@
 
 from .cache import Decoded, decoded
 from .lists import (
+    LIST_BYTES,
     ImageList,
     check_disjoint,
     check_inside,
+    check_text,
     class_number,
     image_list,
     numbered_lines,
@@ -16,6 +18,7 @@ from .preprocessing import Preprocessing
 from .task import ImageTask, Lists, check_classes
 
 __all__ = [
+    "LIST_BYTES",
     "Decoded",
     "ImageList",
     "ImageTask",
@@ -25,6 +28,7 @@ __all__ = [
     "check_classes",
     "check_disjoint",
     "check_inside",
+    "check_text",
     "class_number",
     "data_root",
     "dataset_folder",

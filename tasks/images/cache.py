@@ -110,8 +110,13 @@ def decoded(images: ImageList, preprocessing: str | Decoder, progress: Progress 
 def _key(images: ImageList, how: Decoder) -> str:
     """Pillow's version is in it: its decoders differ in the last bits."""
     files = list(zip(images.paths, sizes_and_times(images), strict=True))
-    content = [FORMAT, str(images.root.resolve()), files, how.name, PIL.__version__]
+    content = [FORMAT, _text(images.root.resolve()), files, how.name, PIL.__version__]
     return hashlib.sha256(canonical_json(content)).hexdigest()[:32]
+
+
+def _text(folder: Path) -> str:
+    """Of a name that is not UTF-8, too."""
+    return str(folder).encode("utf-8", "backslashreplace").decode()
 
 
 def _is_whole(entry: Path, shape: tuple[int, ...]) -> bool:
@@ -195,7 +200,7 @@ class _Build:
                 f"{self.images.name}: {shown(unreadable, 'image')} of {len(self.images)} cannot be read in "
                 f"{self.images.root}: fetch them again"
             )
-        about = {"root": str(self.images.root), "list": self.images.name, "images": len(self.images)}
+        about = {"root": _text(self.images.root), "list": self.images.name, "images": len(self.images)}
         (self.partial / "about.json").write_bytes(msgspec.json.encode({**about, "preprocessing": self.how.name}))
         shutil.rmtree(self.entry, ignore_errors=True)  # what is there is cut short
         self.partial.rename(self.entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,7 +11,11 @@ import torch
 from torch import Tensor
 
 from ...errors import PeftmarkError
+from ...results.files import read_regular
 
+LIST_BYTES = 2**28
+"""More than any list of files has."""
+LAST_CLASS = 999_999
 _SHOWN = 3
 """Of many files that are wrong in one way, so many are named; all are counted."""
 
@@ -68,6 +73,8 @@ def image_list(
         PeftmarkError: on an empty list, a path that leaves `root` or comes twice, a label that is out of range; it says
             where.
     """
+    for class_name in class_names:
+        check_text(class_name, f"{name}: a class's name")
     first: dict[str, str] = {}
     labels = []
     for text, label, where in examples:
@@ -87,12 +94,26 @@ def check_inside(path: str, where: str) -> str:
     """The path in its plain form. Links in a folder are its owner's business; a list that points elsewhere is not.
 
     Raises:
-        PeftmarkError: on a path that leaves the folder.
+        PeftmarkError: on a path that leaves the folder, or is no text.
     """
     pure = PurePosixPath(path)
+    check_text(path, f"{where}: a file's name")
     if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\0" in path:
         raise PeftmarkError(f"{where}: {path!r} leaves the folder; name files by their path inside it")
     return str(pure)
+
+
+def check_text(name: str, what: str) -> None:
+    """
+    Raises:
+        PeftmarkError: on a name that no record can hold: its bytes are not UTF-8.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise PeftmarkError(f"{_printable(what)} is not UTF-8 ({name!r}): rename it")
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def check_disjoint(*lists: ImageList) -> None:
@@ -112,20 +133,27 @@ def sizes_and_times(images: ImageList) -> list[tuple[int, int]]:
     """Bytes and modification time (ns) of every file.
 
     Raises:
-        PeftmarkError: where files are missing; it counts them and names the first ones.
+        PeftmarkError: where files are missing, or a pipe or a device is there; it counts them and names the first ones.
     """
-    found, missing = [], []
+    found, missing, odd = [], [], []
     for path in images.paths:
         try:
             status = (images.root / path).stat()
         except OSError:
             missing.append(path)
             continue
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # a video may be a folder of frames
+            odd.append(path)
         found.append((status.st_size, status.st_mtime_ns))
     if missing:
         raise PeftmarkError(
             f"{images.name}: {shown(missing, 'image')} of {len(images)} missing in {images.root}: unpack the data set "
             f"again, or mend the list"
+        )
+    if odd:
+        raise PeftmarkError(
+            f"{images.name}: {shown(odd, 'image')} of {len(images)} a pipe or a device in {images.root}: put the image "
+            f"there, or take it off the list"
         )
     return found
 
@@ -144,11 +172,12 @@ def numbered_lines(file: Path, hint: str) -> Iterator[tuple[str, str]]:
         PeftmarkError: where there is no such file (`hint` says what to do), or it is not text.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_regular(file, LIST_BYTES).decode("utf-8")
     except FileNotFoundError as error:
         raise PeftmarkError(f"{file}: no such file; {hint}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise PeftmarkError(f"{file} cannot be read as text: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PeftmarkError(f"{file} cannot be read as text: {reason}") from error
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             yield f"{file}, line {number}", line.strip()
@@ -172,8 +201,10 @@ def read_list(name: str, root: Path, file: str, class_names: Sequence[str]) -> I
 def class_number(text: str, where: str) -> int:
     """
     Raises:
-        PeftmarkError: on what is not a number.
+        PeftmarkError: on what is not a number, or so large a one that names up to it would fill the memory.
     """
-    if not (text.isascii() and text.isdecimal()):
-        raise PeftmarkError(f"{where}: the label is {text!r}; it must be a class number from 0")
+    if not (text.isascii() and text.isdecimal()) or len(text.lstrip("0")) > len(str(LAST_CLASS)):
+        raise PeftmarkError(
+            f"{where}: the label is {text[:20]!r}; it must be a class number from 0 to at most {LAST_CLASS:,}"
+        )
     return int(text)

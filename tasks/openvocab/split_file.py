@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import PeftmarkError
-from ..images import check_inside, numbered_lines
+from ...results.files import read_regular
+from ..images import LIST_BYTES, check_inside, numbered_lines
 from .listing import Example, Listing, listing, not_the_classes
 
 SPLITS = ("train", "val", "test")
@@ -24,10 +25,10 @@ def read_split_file(folder: Path, images: str, file: str, classes: int) -> Listi
     """
     path = folder / file
     try:
-        table = json.loads(path.read_bytes())
+        table = json.loads(read_regular(path, LIST_BYTES))
     except FileNotFoundError as error:
         raise PeftmarkError(f"{path}: no such file; {WHENCE}") from error
-    except (OSError, ValueError) as error:  # no JSON, or no text
+    except (OSError, ValueError, RecursionError) as error:  # no JSON, or no text
         raise PeftmarkError(f"{path} cannot be read as JSON ({error}): get it again; {WHENCE}") from error
     if not isinstance(table, dict) or not all(isinstance(table.get(name), list) for name in SPLITS):
         raise PeftmarkError(f"{path} has no lists train, val and test: it is not one of CoOp's split files; {WHENCE}")

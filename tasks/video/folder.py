@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...errors import PeftmarkError
 from ...registry import TASKS
+from ..images import check_text
 from .clips import VideoLists, VideoTask
 from .lists import read_classes, read_list
 
@@ -29,6 +30,7 @@ class VideoFolder(VideoTask):
         self.root = Path(name.partition("/")[2])
 
     def lists(self) -> VideoLists:
+        check_text(str(self.root), f"task {self.name}: the folder's name")
         if not self.root.is_dir():
             raise PeftmarkError(f"task {self.name}: there is no folder {self.root}")
         train, validation, test = (read_list(self.root, f"{split}.txt") for split in ("train", "val", "test"))

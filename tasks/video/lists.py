@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,16 +73,18 @@ def read_classes(root: Path, name: str) -> tuple[str, ...] | None:
 def _example(root: Path, line: str, where: str) -> Example:
     path, *label = line.rsplit(maxsplit=1)
     folder, *numbers = line.rsplit(maxsplit=2)
-    if len(numbers) == 2 and not (root / path).is_file() and numbers[0].isdecimal():
+    if len(numbers) == 2 and not os.path.isfile(root / path) and numbers[0].isdecimal():
+        if len(numbers[0]) > 9:
+            raise PeftmarkError(f"{where}: no video has {numbers[0][:20]}… frames")
         folder = check_inside(folder, where)
         total = _frames_of(root / folder, int(numbers[0]), where)
         return Example(folder, total, class_number(numbers[1], where), where)
     if not label:
         raise PeftmarkError(f"{where}: {line!r} is not `path label` nor `folder total_frames label`")
     path = check_inside(path, where)
-    if (root / path).is_dir():
+    if os.path.isdir(root / path):
         raise PeftmarkError(f"{where}: {path!r} is a folder; of frames, its line is `folder total_frames label`")
-    if not (root / path).is_file():
+    if not os.path.isfile(root / path):
         raise PeftmarkError(f"{where}: there is no video {path!r} in {root}")
     return Example(path, None, class_number(label[0], where), where)
 
@@ -90,6 +93,6 @@ def _frames_of(folder: Path, total: int, where: str) -> int:
     if total == 0:
         raise PeftmarkError(f"{where}: a video has at least one frame")
     for number in (1, total):
-        if not (folder / RAW_FRAME.format(number)).is_file():
+        if not os.path.isfile(folder / RAW_FRAME.format(number)):
             raise PeftmarkError(f"{where}: there is no frame {folder / RAW_FRAME.format(number)}")
     return total

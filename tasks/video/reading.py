@@ -14,7 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from ...errors import PeftmarkError
+from ...results.files import check_regular
 
+IMAGE_BYTES = 2**30
+"""More than any frame has."""
 RAW_FRAME = "img_{:05}.jpg"
 """mmaction2's name of a frame in a folder; the first is number 1."""
 
@@ -107,9 +110,12 @@ class RawFrames(Video):
 def _image(file: Path) -> Tensor:
     """uint8 (3, H, W). Raises PeftmarkError."""
     try:
+        check_regular(file, IMAGE_BYTES)
         with Image.open(file) as image:
             return torch.from_numpy(np.array(image.convert("RGB"))).movedim(-1, 0)
     except FileNotFoundError as error:
         raise PeftmarkError(f"{file}: no such frame; put it there or lower the number of frames in the list") from error
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's for files that are damaged or no images
-        raise PeftmarkError(f"{file} cannot be decoded ({error}): replace it") from error
+        raise PeftmarkError(
+            f"{file} cannot be decoded ({getattr(error, 'strerror', None) or error}): replace it"
+        ) from error

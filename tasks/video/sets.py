@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 from ...errors import PeftmarkError
 from ...registry import TASKS
-from ..images import check_inside, dataset_folder, numbered_lines
+from ...results.files import read_regular
+from ..images import LIST_BYTES, check_inside, dataset_folder, numbered_lines
 from .clips import VideoLists, VideoTask
 from .lists import Example, read_classes, read_list
 
@@ -278,8 +279,8 @@ def _json(folder: Path, name: str, kind: type) -> tuple[Path, Any]:
     if file is None:
         raise PeftmarkError(f"{folder} has no {' or '.join(names)}: put the labels of the data set there")
     try:
-        table = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+        table = json.loads(read_regular(file, LIST_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
         raise PeftmarkError(f"{file} cannot be read as JSON ({error}): get it again") from error
     if not isinstance(table, kind):
         raise PeftmarkError(f"{file} holds no JSON {'list' if kind is list else 'object'}: get it again")

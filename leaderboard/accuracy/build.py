@@ -61,7 +61,8 @@ def make_board(records: Iterable[RunRecord], subjects: Subjects, efficiency: Eff
                 continue
             scale = scales[runs[0].spec.task.name]
             tables.append(_table(key, scale, kept, reasons, subjects, defaults, efficiency, searches))
-        tracks.append(Track(key, TRACKS.get(key, key.replace("_", " ").capitalize()), tables))
+        if tables:
+            tracks.append(Track(key, TRACKS.get(key, key.replace("_", " ").capitalize()), tables))
     return Board(tracks, left_out, searches)
 
 
@@ -192,6 +193,10 @@ def _rows(
             in_order = tuple(sorted(of_task, key=lambda run: run.spec.seed))
             cells[task] = tuned_cell(its_search, of_task) if its_search else Cell(in_order)
         settings = search.fixed if search else common_settings([run.spec.method.config for run in group])
+        default = config  # what is searched changes nothing that costs
+        if search and 0 in search.trials:
+            default = canonical_json(search.trials[0].spec.method.config)
+            untuned[name, version, config, trial, random, deviation] = name, version, default, 0, random, deviation
         rows[name, version, config, trial, random, deviation] = Row(
             key=anchor("row", *table, name, version, config.decode(), trial, random, deviation),
             method=subjects.methods[name],
@@ -203,15 +208,11 @@ def _rows(
             remark=remark,
             cells=cells,
             parameters=_parameters(group, size),
-            cost=None if faithful else costs.get((name, version, config)),
+            cost=None if faithful else costs.get((name, version, default)),
             budget=search.budget if search else None,
         )
-        if search and 0 in search.trials:
-            untuned[name, version, config, trial, random, deviation] = (
-                name, version, canonical_json(search.trials[0].spec.method.config), 0, random, deviation,
-            )  # fmt: skip
-    for tuned, default in untuned.items():
-        rows[tuned].default = rows.get(default)
+    for tuned, of_default in untuned.items():
+        rows[tuned].default = rows.get(of_default)
     return list(rows.values())
 
 

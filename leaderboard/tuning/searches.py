@@ -14,6 +14,10 @@ from ..configurations import grouped
 
 STALE = "of a trial that its search no longer chooses"
 OTHER_TRIALS = "a trial with another seed or split than most of its search have"
+NOT_DEALT = "of a search whose budget does not hold such a trial"
+
+MOST_TRIALS = 10_000
+"""More are no search's: what a record says is not trusted to be."""
 
 
 @dataclass(frozen=True, order=True)
@@ -114,11 +118,16 @@ class Search:
 
     @property
     def stale(self) -> list[RunRecord]:
-        """Final runs of what no study chooses: trials were made anew since."""
+        """Final runs of what no study chooses, or with other settings than that trial has: trials were made anew."""
         choices = self.choices
         if choices is None:
             return []
-        return [run for index, runs in self.finals.items() if index not in choices for run in runs]
+        return [
+            run
+            for index, runs in self.finals.items()
+            for run in runs
+            if index not in choices or _settings(run) != _settings(self.trials[index])
+        ]
 
     def settings(self, trial: int) -> dict[str, Any]:
         """The values of what is searched, of a trial that has a record or final runs."""
@@ -137,6 +146,11 @@ def make_searches(records: Iterable[RunRecord]) -> tuple[dict[str, Search], dict
     searches: dict[str, Search] = {}
     left_out: dict[str, str] = {}
     for key, runs in grouped(of_search, lambda run: search_key(run.spec)).items():
+        known = _dealt(runs[0])
+        left_out |= {run.run_id: NOT_DEALT for run in runs if run.spec.trial not in known}
+        runs = [run for run in runs if run.spec.trial in known]
+        if not runs:
+            continue
         trials, others = _of_one_kind([run for run in runs if run.spec.is_trial])
         left_out |= {run.run_id: OTHER_TRIALS for run in others}
         finals = grouped((run for run in runs if not run.spec.is_trial), lambda run: run.spec.trial)
@@ -148,6 +162,25 @@ def make_searches(records: Iterable[RunRecord]) -> tuple[dict[str, Search], dict
         left_out |= {run.run_id: STALE for run in search.stale}
         searches[key] = search
     return searches, left_out
+
+
+def _dealt(run: RunRecord) -> set[int]:
+    """The trials that the studies of a run's search have, by index; none where its budget cannot be dealt."""
+    tuning = tuning_of(run.spec)
+    if tuning is None or tuning.trials > MOST_TRIALS:
+        return set()
+    try:
+        return {index for study in dealt(tuning) for index in study}
+    except ValueError:
+        return set()
+
+
+def _settings(run: RunRecord) -> dict[str, Any]:
+    """The values of what is searched."""
+    tuning = tuning_of(run.spec)
+    assert tuning is not None
+    config = run.spec.method.config
+    return {"learning_rate": tuning.learning_rate} | {key: config[key] for key in sorted(tuning.space) if key in config}
 
 
 def _of_one_kind(trials: Sequence[RunRecord]) -> tuple[list[RunRecord], list[RunRecord]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from peftmark.leaderboard.tuning.searches import OTHER_TRIALS, STALE, Budget, make_searches
+from peftmark.leaderboard.tuning.searches import NOT_DEALT, OTHER_TRIALS, STALE, Budget, make_searches
 
 if TYPE_CHECKING:
     from ..conftest import Results
@@ -121,6 +121,13 @@ def test_default_and_tuned_are_two_rows_ranked_apart(results: Results) -> None:
     assert {row.label for row in table.rows if any(figure.best for figure in row.figures)} == {"bitfit", TUNED}
 
 
+def test_a_tuned_row_costs_what_the_default_costs(results: Results) -> None:
+    results.cost("lora", 5 * 10**8, backbone="embedded/vit", config={"rank": 8})
+    results.search("lora", DIGITS, [60.0, 70.0, 50.0, 50.0, 50.0], {1: (70.0,), 0: (60.0,)})
+    cost = results.rows()[TUNED].cost
+    assert cost is not None and cost.record.spec.method.config == {"rank": 8}
+
+
 def test_budgets_are_ranked_apart(results: Results) -> None:
     results.search("lora", DIGITS, [60.0, 70.0], {1: (70.0,)}, budget=2, studies=1)
     results.search("lora", DIGITS, [60.0, 70.0, 50.0], {1: (80.0,)}, budget=3, studies=1)
@@ -173,6 +180,35 @@ def test_trials_with_another_seed_are_no_part_of_the_search(results: Results) ->
     [search] = searches.values()
     assert left_out == {other.run_id: OTHER_TRIALS}
     assert search.choices == [1, 0] and [run.spec.seed for run in search.records] == [0] * 5 + [1, 1]
+
+
+def test_final_runs_with_other_settings_than_the_trial_are_left_out(results: Results) -> None:
+    made = results.search("lora", DIGITS, [60.0, 70.0, 50.0, 50.0, 50.0], {1: (70.0,), 0: (60.0, 61.0)})
+    tuning = msgspec.structs.replace(made[-1].spec.tuning, learning_rate=0.5)  # what the default was once
+    spec = msgspec.structs.replace(made[-1].spec, tuning=tuning)
+    old = msgspec.structs.replace(made[-1], spec=spec, run_id=spec.run_id)
+    searches, left_out = make_searches([old, *made])
+    assert len(searches) == 1 and left_out == {old.run_id: STALE}
+
+
+@pytest.mark.parametrize("budget", [{"trials": 5, "studies": 2}, {"trials": 10**12, "studies": 1}, {"studies": 0}])
+def test_a_budget_that_cannot_be_dealt_stands_nowhere(results: Results, budget: dict[str, int]) -> None:
+    made = results.search("lora", DIGITS, [60.0], {0: (70.0,)})
+    results.records.clear()
+    for run in made:
+        spec = msgspec.structs.replace(run.spec, tuning=msgspec.structs.replace(run.spec.tuning, **budget))
+        results.records.append(msgspec.structs.replace(run, spec=spec, run_id=spec.run_id))
+    board = results.board()
+    assert board.searches == {} and board.tracks == []
+    assert set(board.left_out.values()) == {NOT_DEALT} and len(board.left_out) == 2
+
+
+def test_a_trial_beyond_the_budget_is_left_out(results: Results) -> None:
+    made = results.search("lora", DIGITS, [60.0, 70.0, 50.0, 50.0, 50.0, 90.0], {1: (70.0,), 0: (60.0,), 5: (99.0,)})
+    board = results.board()
+    assert board.left_out == {made[5].run_id: NOT_DEALT, made[-1].run_id: NOT_DEALT}
+    [search] = board.searches.values()
+    assert search.indices == [0, 1, 2, 3, 4]
 
 
 def test_trials_alone_make_no_table(results: Results) -> None:

@@ -26,6 +26,7 @@ def show_command(kind: str, name: str, plugins: tuple[str, ...]) -> None:
     if kind == "method" and not name.endswith("/*"):
         from ..methods import make_method
         from ..methods.ranges import hyperparameters, range_of
+        from ..methods.search_space import search_space
 
         method = make_method(name)
         click.echo(f"version: {method.version}")
@@ -33,6 +34,8 @@ def show_command(kind: str, name: str, plugins: tuple[str, ...]) -> None:
         for key, value in method.config().items():
             allowed = range_of(hints[key]) if key in hints else ""
             click.echo(f"--set method.{key}={value}{f'  # {allowed}' if allowed else ''}")
+        searched = [f"{key} {dimension}" for key, dimension in search_space(name, method).items()]
+        click.echo(f"--trials K searches {', '.join(searched)}")
         from ..benchmark.plan.preset import load_presets
 
         preset = load_presets().get(name)

@@ -18,6 +18,8 @@ def test_show_a_method(invoke: Run) -> None:
     for line in ("family: reparameterized", "tracks: image, openvocab, video", "--set method.rank=8  # at least 1"):
         assert line in ended.lines
     assert "origin: peftmark.methods.reparameterized.lora" in ended.lines
+    searched = "learning_rate log-uniform from 0.0003 to 0.05, alpha log-uniform from 1 to 64"
+    assert f"--trials K searches {searched}" in ended.lines
     assert any(line.startswith("version: ") for line in ended.lines)
     assert invoke("show", "method", "reparameterized/lora").out == ended.out
 

@@ -129,8 +129,10 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     for key in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise PeftmarkError(f"{path} holds no state dict (a dict of tensors)")
+    if not isinstance(loaded, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()
+    ):
+        raise PeftmarkError(f"{path} holds no state dict (a dict of tensors by their names)")
     return cast(dict[str, Tensor], loaded)
 
 

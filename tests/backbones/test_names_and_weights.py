@@ -120,6 +120,13 @@ def test_missing_truncated_and_foreign_files(checkpoint: Path, tmp_path: Path) -
         find_backbone(f"test_vit@{text}").build(pretrained=True)
 
 
+@pytest.mark.parametrize("state", [{1: torch.zeros(1)}, {"a": 1}, {"a": {"b": torch.zeros(1)}}, [torch.zeros(1)]])
+def test_what_is_no_state_dict(tmp_path: Path, state: object) -> None:
+    torch.save(state, tmp_path / "model.pth")
+    with pytest.raises(PeftmarkError, match="holds no state dict"):
+        find_backbone(f"test_vit@{tmp_path / 'model.pth'}").build(pretrained=True)
+
+
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "evil.pth"
     torch.save({"model": Evil(tmp_path / "ran")}, path)

@@ -19,10 +19,8 @@ from peftmark.benchmark.launch import ray as launcher
 from peftmark.benchmark.launch.launchers import find_launcher
 from peftmark.benchmark.launch.outcome import Options, Outcome
 from peftmark.benchmark.launch.pool import Lost
-from peftmark.benchmark.launch.ray import cause_of, reason_of
-from peftmark.benchmark.launch.ray_cluster import Cluster, connected, import_ray, read_settings
+from peftmark.benchmark.launch.ray_cluster import connected, import_ray, read_settings
 from peftmark.benchmark.launch.ray_node import Sent
-from peftmark.benchmark.launch.scratch import Scratch
 from peftmark.benchmark.plan.runs import Request, Spec, plan
 from peftmark.errors import PeftmarkError
 from peftmark.registry import import_file
@@ -100,6 +98,10 @@ class House:
 
     def ray(self, specs: list[Spec], **changes: Any) -> list[Outcome]:
         return list(find_launcher("ray")(specs, replace(self.options, **changes)))
+
+    def cluster_lives(self) -> bool:
+        with connected(read_settings(self.options.launcher), 1) as found:
+            return found.slots() >= 2
 
     def records(self, results: Path | None = None) -> dict[str, RunRecord]:
         records, problems = Store(results or self.options.results).load()
@@ -181,8 +183,6 @@ def test_the_same_as_here_and_every_failure_costs_its_own_record_only(house: Hou
 
 def test_a_node_that_joins_is_used_and_one_that_is_lost_costs_nothing(house: House, cluster: Any) -> None:
     """The plug-in is shipped: when workers look for its file it is gone."""
-    others = {node["NodeID"] for node in nodes(house)}
-    assert len(others) == 1
     [plugin] = house.options.plugins
     specs = house.toys(12, seconds=1.5)
     joined, lost = None, False
@@ -208,11 +208,6 @@ def test_a_node_that_joins_is_used_and_one_that_is_lost_costs_nothing(house: Hou
     assert len(house.records()) == 12
 
 
-def nodes(house: House) -> list[dict[str, Any]]:
-    with connected(read_settings(house.options.launcher), 1) as found:
-        return found.nodes()
-
-
 def test_closing_ends_the_workers_and_not_the_cluster(house: House) -> None:
     launched = find_launcher("ray")(house.toys(3) + house.toys(2, seconds=600.0), house.options)
     done = [next(launched) for _ in range(3)]
@@ -222,7 +217,7 @@ def test_closing_ends_the_workers_and_not_the_cluster(house: House) -> None:
     wait_for(lambda: not any(map(running, house.processes())), "the end of the workers")
     assert house.records().keys() == {outcome.spec.id for outcome in done}
     assert not ray.is_initialized()
-    assert len(nodes(house)) == 1
+    assert house.cluster_lives()
 
 
 def test_a_ray_of_its_own_ends_with_the_command(toys: Path, tmp_path: Path) -> None:
@@ -296,20 +291,6 @@ def test_mistakes_are_one_line(house: House, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(PeftmarkError, match=r"^--launcher ray needs Ray: pip install 'peftmark\[ray\]'$"):
         house.ray(specs)
     assert not house.options.results.exists()
-
-
-def test_what_a_worker_was_lost_for() -> None:
-    errors = ray.exceptions
-    assert cause_of(errors.OutOfMemoryError("killed"), True, errors) == "memory"
-    assert cause_of(errors.OutOfMemoryError("killed"), False, errors) == "memory"
-    assert cause_of(errors.ActorDiedError(), False, errors) == "node"
-    assert cause_of(errors.ActorDiedError(), True, errors) == "worker"
-    assert cause_of(errors.ActorUnavailableError("no answer", None), True, errors) == "node"
-    assert (
-        reason_of(errors.OutOfMemoryError("4 of 4 GB used\nTop 10 users:\nRead the manual"), errors) == "4 of 4 GB used"
-    )
-    died = "It died.\n\tpid: 7\nExit detail: end of file. Some common causes include: the moon"
-    assert reason_of(errors.RaySystemError(died), errors) == "Exit detail: end of file"
 
 
 @pytest.mark.parametrize(
@@ -402,41 +383,3 @@ def test_a_run_whose_files_cannot_be_written_is_told(house: House) -> None:
     told = launcher.receive(Sent(outcome, {f"{spec.id}.json": b"{}"}), house.options)
     assert (told.status, told.figure) == ("error", None)
     assert told.message is not None and told.message.startswith("it cannot be written: ")
-
-
-def test_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of a GPU do not add up over several."""
-    there = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 3.0, "GPU": 1.0}, {"CPU": 64.0}, {"GPU": 8.0}]
-
-    class Ray:
-        @staticmethod
-        def nodes() -> list[dict[str, Any]]:
-            return [{"Alive": True, "Resources": each} for each in there] + [{"Alive": False, "Resources": there[0]}]
-
-    def slots(**settings: Any) -> int:
-        return Cluster(Ray, read_settings(settings), "", None).slots()  # type: ignore[arg-type]
-
-    assert slots() == 8 + 3 + 64
-    assert slots(cpus=2) == 4 + 1 + 32
-    assert slots(gpus=1) == 2 + 1
-    assert slots(gpus=0.5) == 4 + 2
-    assert slots(gpus=0.4) == 4 + 2
-    assert slots(gpus=0.1) == 8 + 3
-    assert slots(memory=1) == 0
-
-
-def test_scratch_folders_of_the_dead_are_deleted(tmp_path: Path) -> None:
-    mine = Scratch(tmp_path)
-    code = "import sys; from peftmark.benchmark.launch.scratch import Scratch; import pathlib, time\n"
-    code += f"s = Scratch(pathlib.Path({str(tmp_path)!r})); (s.path / 'file').touch(); print(s.path, flush=True)\n"
-    code += "time.sleep(600)"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        theirs = Path(other.stdout.readline().strip())
-        Scratch(tmp_path).close()
-        assert (theirs / "file").exists()
-        other.kill()
-    tmp_path.joinpath("peftmark-scratch-of-a-user").mkdir()
-    Scratch(tmp_path).close()
-    assert {path.name for path in tmp_path.iterdir()} == {mine.path.name, "peftmark-scratch-of-a-user"}
-    mine.close()

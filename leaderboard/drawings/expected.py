@@ -22,18 +22,20 @@ _LONGEST = 28
 def expected_chart(tuned: Tuned) -> str:
     """The SVG element: every method in grey in each chart, the chart's own in its family's colour, with its band."""
     methods = tuned.comparable
-    across, down = min(_ACROSS, len(methods)), math.ceil(len(methods) / _ACROSS)
+    down = math.ceil(len(methods) / _ACROSS)
     with style():
-        drawing = Figure(figsize=(0.6 + _WIDTH * across, 0.45 + _HEIGHT * down), layout="constrained")
+        drawing = Figure(figsize=(0.6 + _WIDTH * _ACROSS, 0.45 + _HEIGHT * down), layout="constrained")
         FigureCanvasSVG(drawing)
-        grid = drawing.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        grid = drawing.subplots(down, _ACROSS, sharex=True, sharey=True, squeeze=False)
         panels = list(grid.flat)
-        for axes in panels[len(methods) :]:
+        for axes in panels[len(methods) :]:  # few charts are no larger than many
             axes.set_visible(False)
         steps = range(1, len(methods[0].curve) + 1)
         for number, (method, axes) in enumerate(zip(methods, panels, strict=False)):
             plain_axes(axes)
-            axes.tick_params(which="both", labelbottom=number + across >= len(methods), labelleft=number % across == 0)
+            axes.tick_params(
+                which="both", labelbottom=number + _ACROSS >= len(methods), labelleft=number % _ACROSS == 0
+            )
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             colour = COLOURS[f"family-{method.method.colour}"]
             title = method.label if len(method.label) <= _LONGEST else f"{method.label[: _LONGEST - 1]}…"

@@ -182,6 +182,16 @@ def test_trials_with_another_seed_are_no_part_of_the_search(results: Results) ->
     assert search.choices == [1, 0] and [run.spec.seed for run in search.records] == [0] * 5 + [1, 1]
 
 
+def test_a_cancelled_trial_is_a_missing_one_and_a_cancelled_final_run_no_failure(results: Results) -> None:
+    made = results.search("lora", DIGITS, [60.0, 70.0, 50.0, None, 50.0], {1: (70.0, None), 0: (60.0,)})
+    cancelled = [msgspec.structs.replace(run, status="cancelled") if run.error else run for run in made]
+    [search] = make_searches(cancelled)[0].values()
+    assert search.missing == [3] and search.choices is None
+    results.records[:] = [run for run in cancelled if run.spec.trial != 3] + [made[3]]
+    row = results.rows()[TUNED]
+    assert row.rank == 1 and row.mean.mean == 65.0 and row.mean.n == 1
+
+
 def test_final_runs_with_other_settings_than_the_trial_are_left_out(results: Results) -> None:
     made = results.search("lora", DIGITS, [60.0, 70.0, 50.0, 50.0, 50.0], {1: (70.0,), 0: (60.0, 61.0)})
     tuning = msgspec.structs.replace(made[-1].spec.tuning, learning_rate=0.5)  # what the default was once

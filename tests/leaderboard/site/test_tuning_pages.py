@@ -135,7 +135,15 @@ def test_the_tuned_row_says_what_its_studies_come_to(tuned_results: Results, tmp
     site = tuned_results.build(tmp_path / "board")
     html = (site / "index.html").read_text(encoding="utf-8")
     assert "tuned, 6 trials" in html
+    assert re.findall(r">([^<]*)</span>", html).count("+4.0") == 2  # below the means of the two tuned rows
     shown = text(site / "methods" / "lora.html")
     assert "6 trials in 3 studies on each task; configurations differ from task to task." in shown
     assert "study 3: trial 1 learning_rate=0.001 rank=16 1: 63.0 2: 64.0 3: 65.0" in shown
     assert "study 1: trial 0 learning_rate=0.008 rank=8 1: 60.0 2: diverged 3: 60.0" in shown
+
+
+def test_the_gain_stands_below_the_only_task_where_there_is_no_mean(results: Results, tmp_path: Path) -> None:
+    results.run("lora", DIGITS, 60.0, config={"rank": 8})
+    results.search("lora", DIGITS, [60.0], {0: (62.5, 62.5)}, budget=1, studies=1)
+    html = (results.build(tmp_path / "board") / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r">([^<]*)</span>", html).count("+2.5") == 1

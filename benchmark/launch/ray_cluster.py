@@ -150,12 +150,9 @@ class Cluster:
         return [node for node in self._ray.nodes() if node["Alive"]]
 
     def describe(self) -> str:
-        total: dict[str, float] = {}
         nodes = self.nodes()
-        for node in nodes:
-            for name in ("CPU", "GPU"):
-                total[name] = total.get(name, 0.0) + node["Resources"].get(name, 0.0)
-        return f"{len(nodes)} nodes with {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
+        cpus, gpus = (sum(node["Resources"].get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
+        return f"{cpus:g} CPUs and {gpus:g} GPUs on {len(nodes)} node{'s' * (len(nodes) != 1)}"
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from peftmark.benchmark.launch.outcome import Options, Outcome
 from peftmark.benchmark.launch.pool import Lost
 from peftmark.benchmark.launch.ray_cluster import connected, import_ray, read_settings
 from peftmark.benchmark.launch.ray_node import Sent
+from peftmark.benchmark.launch.scratch import Scratch
 from peftmark.benchmark.plan.runs import Request, Spec, plan
 from peftmark.errors import PeftmarkError
 from peftmark.registry import import_file
@@ -46,10 +48,18 @@ def cluster() -> Iterator[Any]:
     """A Ray with one node of two CPUs, which knows of this process no more than its address."""
     from ray import cluster_utils
 
-    settings = {"num_cpus": 2, "num_gpus": 0, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    folder = Scratch(Path("/tmp"))
+    settings = {
+        "temp_dir": str(folder.path),
+        "num_cpus": 2,
+        "num_gpus": 0,
+        "object_store_memory": 80 * 2**20,
+        "include_dashboard": False,
+    }
     made = cluster_utils.Cluster(initialize_head=True, head_node_args=settings)
     yield made
     made.shutdown()
+    folder.close()
 
 
 class House:
@@ -135,7 +145,7 @@ def test_the_same_as_here_and_every_failure_costs_its_own_record_only(house: Hou
     stale = house.options.results / "predictions" / f"{gone.id}.npz"  # of a record that is made anew
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"")
-    outcomes = house.ray(specs, timeout_s=20.0, places={good[0].id: moved})
+    outcomes = house.ray(specs, timeout_s=15.0, places={good[0].id: moved})
     assert sorted(outcome.spec.id for outcome in outcomes) == sorted(spec.id for spec in specs)
     assert not stale.exists()
 
@@ -169,7 +179,7 @@ def test_the_same_as_here_and_every_failure_costs_its_own_record_only(house: Hou
     errors = {kind: records[spec.id].error for kind, spec in bad.items()}
     assert errors["kill"] is not None and errors["kill"].type == "WorkerDied"
     assert errors["kill"].message.startswith("its worker ended by itself 2 times (")
-    assert errors["sleep"] is not None and errors["sleep"].message == "longer than --timeout 20 s"
+    assert errors["sleep"] is not None and errors["sleep"].message == "longer than --timeout 15 s"
     missing = records[gone.id].error
     assert missing is not None
     assert (records[gone.id].status, missing.phase, missing.type) == ("error", "data", "FileNotFoundError")
@@ -238,6 +248,7 @@ def test_a_ray_of_its_own_ends_with_the_command(toys: Path, tmp_path: Path) -> N
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            env={**os.environ, "HOME": str(tmp_path)},  # Ray keeps a token there
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         try:
@@ -280,7 +291,7 @@ def test_mistakes_are_one_line(house: House, monkeypatch: pytest.MonkeyPatch) ->
         ({"address": "127.0.0.1:1"}, "--set launcher.address=127.0.0.1:1: no Ray there ("),
         (
             {"address": house.address, "gpus": 0.5},
-            "no node has room for a worker (CPU 1, GPU 0.5): this Ray has 1 nodes with 2 CPUs and 0 GPUs; where",
+            "no node has room for a worker (CPU 1, GPU 0.5): this Ray has 2 CPUs and 0 GPUs on 1 node; where",
         ),
     ):
         with pytest.raises(PeftmarkError) as raised:

@@ -12,9 +12,10 @@ import io
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -108,38 +109,55 @@ class _Object:
         self.state = state
 
 
-@dataclass(frozen=True)
-class _Function:
-    """A pickle can give each object attributes, a function's defaults and code too: not this one."""
-
-    call: Callable[..., Any]
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.call(*arguments)
+class _Fixed:
+    """A pickle can give each object attributes, a function's defaults and code too: not these."""
 
     def __setstate__(self, state: Any) -> None:
         raise ValueError("it changes what it is read with")
 
 
 @dataclass(frozen=True)
-class _Storage:
+class _Function(_Fixed):
+    call: Callable[..., Any]
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.call(*arguments)
+
+
+@dataclass(frozen=True)
+class _Storage(_Fixed):
     key: str
     dtype: torch.dtype
     count: int
 
 
 @dataclass(frozen=True, eq=False)
-class _Reference:
+class _Reference(_Fixed):
     """A tensor before it is read."""
 
     storage: _Storage
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
+    conjugate: bool = False
+    negative: bool = False
 
     @classmethod
-    def of(cls, storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> _Reference:
-        return cls(storage, offset, size, stride)
+    def of(
+        cls,
+        storage: _Storage,
+        offset: int,
+        size: tuple[int, ...],
+        stride: tuple[int, ...],
+        _gradient: bool,
+        _hooks: None,
+        views: Mapping[str, bool] = MappingProxyType({}),
+    ) -> _Reference:
+        """
+        Args:
+            views: whether what is stored is the conjugate, or the negative, of the tensor: ``conj``, ``neg``.
+        """
+        return cls(storage, offset, size, stride, bool(views.get("conj")), bool(views.get("neg")))
 
 
 _HARMLESS: dict[str, Callable[..., Any]] = {
@@ -153,8 +171,46 @@ _HARMLESS: dict[str, Callable[..., Any]] = {
 """All that an archive's pickle may call, and what is done instead."""
 
 
+_LOAD = pickle._Unpickler.dispatch
+_HASHING = {*pickle.DICT, *pickle.ADDITEMS, *pickle.FROZENSET}
+"""Opcodes that hash what they are given, and that no archive has."""
+
+
+def _check_keys(items: list[Any]) -> None:
+    """Of keys and values in turn."""
+    for key in items[::2]:
+        if not isinstance(key, (str, int, float, complex, _Reference)):
+            raise ValueError(f"a key is a {type(key).__name__}")
+
+
 class _Unpickler(pickle._Unpickler):
-    """Calls nothing but `_HARMLESS`. Python's own and not C's, which makes room for whatever number a memo has."""
+    """Calls nothing but `_HARMLESS`. Python's own and not C's, which makes room for whatever number a memo has.
+
+    Keys are what TorchScript has for keys. Pairs of pairs, some forty deep, would take for ever to hash, or to print.
+    """
+
+    stack: list[Any]
+
+    def load_reduce(self: Any) -> None:
+        """A value of an enum comes without a tuple around it."""
+        if not isinstance(self.stack[-1], tuple):
+            self.stack[-1] = (self.stack[-1],)
+        _LOAD[pickle.REDUCE[0]](self)
+
+    def load_setitem(self: Any) -> None:
+        _check_keys(self.stack[-2:])
+        _LOAD[pickle.SETITEM[0]](self)
+
+    def load_setitems(self: Any) -> None:
+        _check_keys(self.stack)
+        _LOAD[pickle.SETITEMS[0]](self)
+
+    dispatch = {
+        **{code: load for code, load in _LOAD.items() if code not in _HASHING},
+        pickle.REDUCE[0]: load_reduce,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith("__torch__"):
@@ -167,7 +223,9 @@ class _Unpickler(pickle._Unpickler):
 
     def persistent_load(self, pid: Any) -> _Storage:
         _, kind, key, _, count = pid
-        return _Storage(str(key), kind(), int(count))
+        if not isinstance(key, str) or not isinstance(count, int):
+            raise ValueError("a storage has no name, or no size")
+        return _Storage(key, kind(), count)
 
 
 # -- the archive -------------------------------------------------------------------------------------------------------
@@ -182,11 +240,11 @@ class _Class:
     buffers: frozenset[str] = frozenset()
 
 
-_CLASS = re.compile(r"^class (\w+)\((\w*)\):\n((?:  .*\n|\n)*)", re.MULTILINE)
+_CLASS = re.compile(r"^class (\w+)(?:\((\w*)\))?:\n((?:  .*\n|\n)*)", re.MULTILINE)
 _NAMES = re.compile(r"^  __(parameters|buffers)__ = \[(.*)\]$", re.MULTILINE)
 
 
-def _declared(name: str, base: str, body: str) -> _Class | None:
+def _declared(name: str, base: str | None, body: str) -> _Class | None:
     """None of a module that has a ``__setstate__``."""
     if base != "Module":
         return _Class()
@@ -236,7 +294,9 @@ class _Archive:
         storage = reference.storage
         if storage not in self.storages:
             self.storages[storage] = self._read(storage)
-        return self.storages[storage].as_strided(reference.size, reference.stride, reference.offset)
+        view = self.storages[storage].as_strided(reference.size, reference.stride, reference.offset)
+        view = torch.conj(view) if reference.conjugate else view
+        return torch._neg_view(view) if reference.negative else view
 
     def _read(self, storage: _Storage) -> Tensor:
         """A zip has a checksum of each storage, which torch itself does not look at."""

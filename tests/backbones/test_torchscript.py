@@ -1,8 +1,12 @@
 """TorchScript archives: their tensors are read, nothing in them is executed."""
 
+import pickle
 import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +56,36 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(x) * self.scale + self.running.sum() + self.steps + self.passing.sum() + self.plain.sum()
         return self.mlp(self.attend(y, y, y)[0])
+
+
+class Mode(Enum):
+    A = 1
+    B = 2
+
+
+@torch.jit.script
+class Scale:
+    """A class of TorchScript's that is no module: what it holds is no state."""
+
+    def __init__(self, factor: Tensor) -> None:
+        self.factor = factor
+
+    def get(self) -> Tensor:
+        return self.factor
+
+
+class Odd(nn.Module):
+    """Attributes of classes that are no modules, and numbers that a view turns the sign of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.scale, self.mode = Scale(torch.ones(2)), Mode.B
+        self.register_buffer("conjugate", torch.tensor([1 + 2j, 3 - 4j]).conj())
+        self.register_buffer("negative", torch._neg_view(torch.tensor([1.0, 2.0])))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) * self.scale.get() if self.mode == Mode.A else self.linear(x)
 
 
 class Clip(nn.Module):
@@ -120,8 +154,9 @@ def many_types() -> Any:
         lambda: torch.jit.script(Clip().half()),
         lambda: torch.jit.script(Clip().bfloat16()),
         lambda: torch.jit.script(nn.Linear(3, 2)),
+        lambda: torch.jit.script(Odd()),
     ],
-    ids=["scripted", "traced", "frozen", "types", "half", "bfloat16", "small"],
+    ids=["scripted", "traced", "frozen", "types", "half", "bfloat16", "small", "odd"],
 )
 def test_the_state_is_what_torch_makes_of_it(tmp_path: Path, made: Callable[[], Any]) -> None:
     torch.manual_seed(0)
@@ -251,3 +286,31 @@ def test_modules_within_themselves(tmp_path: Path, depth: int | None) -> None:
         PeftmarkError, match=r"cannot be read as weights \((more than 100,000 modules|maximum recursion)"
     ):
         load_state_dict(file)
+
+
+PAIRS = pickle.EMPTY_TUPLE + b"".join(bytes([*pickle.BINPUT, i, *pickle.BINGET, i, *pickle.TUPLE2]) for i in range(40))
+"""A pair of pairs of pairs: 2 ** 40 hashes, or names, made in C, where not even Ctrl-C ends it."""
+STORAGE = b"(V1\nctorch\nFloatStorage\n%sV1\nI1\ntQ"
+BOMBS = {
+    "a key": (pickle.EMPTY_DICT + PAIRS + b"I1\ns.", "a key is a tuple"),
+    "one of several keys": (pickle.EMPTY_DICT + b"(Va\nI1\n" + PAIRS + b"I1\nu.", "a key is a tuple"),
+    "a dictionary of old": (b"(" + PAIRS + b"I1\nd.", "100"),
+    "one of a set": (pickle.EMPTY_SET + b"(" + PAIRS + pickle.ADDITEMS + b".", "144"),
+    "one of a frozen set": (b"(" + PAIRS + pickle.FROZENSET + b".", "145"),
+    "the name of a storage": (STORAGE % PAIRS + b".", "a storage has no name, or no size"),
+    "the type of a storage": (
+        STORAGE % b"V0\n" + b"}Vdtype\n" + PAIRS + b"sb.",
+        "it changes what it is read with",
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "said"), BOMBS.values(), ids=BOMBS)
+def test_what_takes_for_ever(tmp_path: Path, data: bytes, said: str) -> None:
+    """Another process is asked: this one could not be ended."""
+    file = rewritten(saved(tmp_path, torch.jit.script(nn.Linear(3, 2))), {"data.pkl": lambda _: b"\x80\x02" + data})
+    code = (
+        f"from pathlib import Path; from peftmark.backbones.torchscript import *; read_torchscript(Path({str(file)!r}))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert said in found.stderr.splitlines()[-1]

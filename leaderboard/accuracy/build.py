@@ -308,11 +308,11 @@ def _rank(rows: list[Row], scale: Scale) -> None:
 def _notes(runs: Iterable[RunRecord], reasons: Mapping[str, str]) -> list[str]:
     """What a reader of the table must know about the data behind it."""
     notes = [f"{n} run{'s' * (n > 1)} left out: {reason}." for reason, n in sorted(Counter(reasons.values()).items())]
-    data: defaultdict[tuple[str, str, int], set[str]] = defaultdict(set)
+    data: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # a split's hash covers the draw of a seed
     for run in runs:
         if run.env.data_sha256 is not None:
-            data[run.spec.task.name, run.spec.task.split_sha256, run.spec.seed].add(run.env.data_sha256)
-    differing = sorted({name for (name, _, _), hashes in data.items() if len(hashes) > 1})
+            data[run.spec.task.name, run.spec.task.split_sha256].add(run.env.data_sha256)
+    differing = sorted({name for (name, _), hashes in data.items() if len(hashes) > 1})
     notes += [
         f"The runs on {name} do not all have the same pixels and labels (data_sha256 differs)." for name in differing
     ]

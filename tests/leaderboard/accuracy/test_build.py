@@ -209,6 +209,14 @@ def test_runs_on_other_pixels_are_noted(results: Results) -> None:
     assert "data_sha256" in note
 
 
+def test_seeds_on_other_pixels_are_noted(results: Results) -> None:
+    """Images replaced under their names between two commands: the split is the same, the mean is over two data sets."""
+    results.run("linear", "vtab/a", 50.0, seed=0)
+    results.run("linear", "vtab/a", 50.0, seed=1, data="replaced")
+    [note] = [note for note in results.table().notes if "data_sha256" in note]
+    assert "vtab/a" in note
+
+
 def test_every_run_has_one_place(full_results: Results) -> None:
     board = full_results.board()
     assert set(board.positions) | set(board.left_out) == {record.run_id for record in full_results.records}

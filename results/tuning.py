@@ -65,6 +65,14 @@ def dealt(tuning: TuningSpec) -> list[tuple[int, ...]]:
     return deal(tuning.trials, tuning.studies, tuning.points_sha256 or "")
 
 
+def is_spent(record: RunRecord) -> bool:
+    """Whether it is of a trial that failed once it trained: it has cost a trial, as one that came to its end has.
+
+    One that failed before, for want of its data, says nothing of its configuration.
+    """
+    return record.spec.is_trial and record.error is not None and record.error.phase not in ("data", "setup")
+
+
 def best(trials: Iterable[RunRecord]) -> RunRecord | None:
     """The trial with the best validation figure at its last epoch, the earliest of equal ones; None where all failed.
 

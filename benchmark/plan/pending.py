@@ -11,6 +11,7 @@ from typing import cast
 from ...errors import PeftmarkError
 from ...results import FINISHED, CostSpec, Store, decode_cost, decode_record
 from ...results.files import read_regular
+from ...results.tuning import is_spent
 from .runs import Spec
 
 
@@ -74,7 +75,7 @@ def _status(spec: Spec, path: Path) -> tuple[str, bool]:
     else:
         run = decode_record(data, path, spec)
         name, status = run.run_id, str(run.status)
-        spent = spec.is_trial and run.error is not None and run.error.phase not in ("data", "setup")
+        spent = is_spent(run)
     if name != spec.id:
         raise PeftmarkError(f"{path} holds another record")
     return status, spent

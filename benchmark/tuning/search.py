@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import PeftmarkError
-from ...results import RunRecord, RunSpec, Store, decode_record
+from ...results import FINISHED, RunRecord, RunSpec, Store, decode_record
 from ...results.files import read_regular
-from ...results.tuning import chosen
+from ...results.tuning import chosen, is_spent
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,12 @@ class Search:
 
 
 def finals(searches: Iterable[Search], store: Store) -> tuple[list[RunSpec], int]:
-    """The final runs of the searches whose trials all have records in a results folder, and how many searches have not.
+    """The final runs of the searches whose trials are all done in a results folder, and how many searches are not.
 
     A record that cannot be read counts as none.
+
+    Raises:
+        PeftmarkError: where the trials of a search did not see the same data.
     """
     paths = store.paths()
     runs: list[RunSpec] = []
@@ -48,6 +51,12 @@ def finals(searches: Iterable[Search], store: Store) -> tuple[list[RunSpec], int
             record = _read(paths.get(spec.run_id), spec)
             if record is not None:
                 records[spec.trial] = record
+        if len({record.env.data_sha256 for record in records.values() if record.trial}) > 1:
+            spec = search.trials[0]
+            raise PeftmarkError(
+                f"the trials of {spec.method.name} on {spec.task.name} did not all see the same data, which changed "
+                f"between them: run them again with --existing overwrite"
+            )
         if len(records) == len(search.trials):
             runs += search.finals(records)
         else:
@@ -56,7 +65,11 @@ def finals(searches: Iterable[Search], store: Store) -> tuple[list[RunSpec], int
 
 
 def _read(path: Path | None, spec: RunSpec) -> RunRecord | None:
+    """The trial's record; None where it is still to be run."""
+    if path is None:
+        return None
     try:
-        return None if path is None else decode_record(read_regular(path), path, spec)
+        record = decode_record(read_regular(path), path, spec)
     except (PeftmarkError, OSError):
         return None
+    return record if record.status in FINISHED or is_spent(record) else None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -164,6 +165,23 @@ def test_nothing_is_chosen_before_all_trials_are_done(toy_plugin: Path, tmp_path
     assert finals(made.searches, store) == ([], 1)
     (store.root / f"{made.specs[-1].id}.json").write_text("{")
     assert finals(made.searches, store) == ([], 1)
+
+
+def test_what_is_chosen_has_seen_what_the_others_saw(toy_plugin: Path, tmp_path: Path) -> None:
+    made, store = asked(), Store(tmp_path / "results")
+    trials = carry_out(runs_of(made), store)
+    other = msgspec.structs.replace(trials[3].env, data_sha256="0" * 64)
+    store.write(msgspec.structs.replace(trials[3], env=other))
+    with pytest.raises(PeftmarkError, match="the trials of toy_full on toy/bright did not all see the same data"):
+        finals(made.searches, store)
+
+
+def test_a_trial_that_is_to_be_run_again_is_not_chosen_among(toy_plugin: Path, tmp_path: Path) -> None:
+    made, store = asked(), Store(tmp_path / "results")
+    trials = carry_out(runs_of(made), store)
+    for phase, open_searches in [("data", 1), ("train", 0)]:
+        store.write(failed_record(trials[3].spec, CPU, "error", ErrorInfo(phase=phase, type="X", message="x")))
+        assert finals(made.searches, store)[1] == open_searches
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,11 @@ if TYPE_CHECKING:
     metavar="S",
     help="Deal the trials into S studies that choose apart; by default 3 where each has 5 or more.",
 )
+@click.option(
+    "--tuner",
+    type=click.Choice(["halton", "optuna"]),
+    help="Where trials come from: a committed list of points, or what earlier trials gave (TPE, with pruning).",
+)
 @click.option("--launcher", type=click.Choice(["local", "ray", "slurm"]), default="local", show_default=True)
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Workers; by default one a core, one with a GPU.")
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1; by default the GPU where there is one.")
@@ -101,6 +106,7 @@ def run_command(
     preset: str | None,
     trials: int | None,
     studies: int | None,
+    tuner: str | None,
     launcher: str,
     jobs: int | None,
     device: str | None,
@@ -127,7 +133,7 @@ def run_command(
     from ..benchmark.environment import find_device, hardware_class
     from ..benchmark.plan.runs import Request, plan
     from ..benchmark.plan.shard import Shard
-    from ..benchmark.tuning.search import finals
+    from ..benchmark.tuning.search import Found, finals, next_trials
     from ..results import Store
 
     slice_ = Shard.parse(shard) if shard else None
@@ -148,6 +154,7 @@ def run_command(
                 partial=dry_run or available,
                 trials=trials,
                 studies=studies,
+                tuner=tuner,
                 progress=patience,
             )
         )
@@ -188,7 +195,16 @@ def run_command(
         carry = partial(_carry_out, store=store, existing=existing, options=options, launcher=launcher)
         counts, done = carry(planned.specs, absent=absent, available=available)
         if planned.searches:
-            chosen, without = finals(planned.searches, store)
+            made = {spec.id for spec in planned.specs}
+            while True:
+                found = Found(store, made if existing == "overwrite" else None)
+                more = [spec for spec in next_trials(planned.searches, found) if spec.id not in made]
+                if not more:
+                    break
+                made |= {spec.id for spec in more}
+                of_round, done_before = carry(more, absent=absent, available=available)
+                counts, done = counts + of_round, done + done_before
+            chosen, without = finals(planned.searches, found)
             if without:
                 say(f"{without} searches have trials without a record: the same command goes on with them", err=True)
             of_finals, done_before = carry(chosen, absent=absent, available=available)
@@ -225,13 +241,14 @@ def _carry_out(
 def _say_plan(planned: Plan, store: Store, existing: str, throughput: float | None, jobs: int) -> None:
     """What would be run, what is missing, and what it would take."""
     from ..benchmark.plan.pending import plan_state
-    from ..benchmark.tuning.search import finals
+    from ..benchmark.tuning.search import Found, finals, next_trials
 
     specs = list(planned.specs)
     open_searches = 0
     if planned.searches:
-        chosen, open_searches = finals(planned.searches, store)
-        specs += chosen
+        found = Found(store)
+        chosen, open_searches = finals(planned.searches, found)
+        specs += [spec for spec in next_trials(planned.searches, found) if spec not in specs] + chosen
     with Patience("looking for records") as patience:
         state = plan_state(specs, store, existing, patience)
     for spec in state.todo:

@@ -22,6 +22,9 @@ class Dimension(Protocol):
     def at(self, share: float) -> Any:
         """The value at a `share` of the way, from 0 (included) to 1 (not included)."""
 
+    def share_of(self, value: Any) -> float:
+        """The share of the way, from 0 to 1, that comes closest to a value."""
+
     def __str__(self) -> str:
         """In words, for the spec of a run: another range is another search."""
 
@@ -40,6 +43,11 @@ class LogUniform:
     def at(self, share: float) -> float:
         return _rounded(math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low))))
 
+    def share_of(self, value: float) -> float:
+        if value <= self.low:
+            return 0.0
+        return min((math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low)), 1.0)
+
     def __str__(self) -> str:
         return f"log-uniform from {self.low:g} to {self.high:g}"
 
@@ -57,6 +65,9 @@ class Uniform:
 
     def at(self, share: float) -> float:
         return _rounded(self.low + share * (self.high - self.low))
+
+    def share_of(self, value: float) -> float:
+        return min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
 
     def __str__(self) -> str:
         return f"uniform from {self.low:g} to {self.high:g}"

@@ -94,7 +94,9 @@ class TuningSpec(SpecPart, frozen=True, omit_defaults=True):
         space: what is searched, in words, by name. What of it is a hyper-parameter is in the method's configuration.
         learning_rate: of what the method trains, in place of the protocol's.
         points_sha256: of the list that the trials' values come from; None where a tuner finds its own.
-        study: whose trial it is, where the studies of a tuner do not share theirs.
+        study: whose trial it is, where studies do not share theirs; None of those that all have.
+        stop_below: the score on the validation split, for every epoch but the last, below which a trial is ended after
+            it; None where it goes on. Empty where validation is looked at once, when training is over.
     """
 
     stage: Literal["trial", "final"]
@@ -105,6 +107,7 @@ class TuningSpec(SpecPart, frozen=True, omit_defaults=True):
     learning_rate: float
     points_sha256: str | None = None
     study: int | None = None
+    stop_below: tuple[float | None, ...] = ()
 
 
 class Identified(RecordPart, frozen=True, dict=True):  # a dict for the id alone, which is asked for again and again

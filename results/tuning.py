@@ -73,6 +73,19 @@ def is_spent(record: RunRecord) -> bool:
     return record.spec.is_trial and record.error is not None and record.error.phase not in ("data", "setup")
 
 
+def studies_of(trials: Mapping[int, RunRecord]) -> list[list[RunRecord]]:
+    """The trials of one search, by index, in their studies: dealt out, or each its study's own, the default in all.
+
+    Raises:
+        KeyError: where a trial that is dealt out is missing.
+    """
+    tuning = cast(TuningSpec, next(iter(trials.values())).spec.tuning)
+    if tuning.points_sha256 is not None:
+        return [[trials[index] for index in study] for study in dealt(tuning)]
+    of_studies = [(trial, cast(TuningSpec, trial.spec.tuning).study) for _, trial in sorted(trials.items())]
+    return [[trial for trial, own in of_studies if own in (None, study)] for study in range(tuning.studies)]
+
+
 def best(trials: Iterable[RunRecord]) -> RunRecord | None:
     """The trial with the best validation figure at its last epoch, the earliest of equal ones; None where all failed.
 
@@ -94,8 +107,6 @@ def chosen(trials: Mapping[int, RunRecord]) -> list[RunRecord]:
     Where all trials of a study failed it is the default, whose final run then says so.
 
     Raises:
-        KeyError: where a trial of a study is missing.
+        KeyError: where a trial that is dealt out is missing.
     """
-    tuning = cast(TuningSpec, next(iter(trials.values())).spec.tuning)
-    studies = [[trials[index] for index in study] for study in dealt(tuning)]
-    return [best(study) or study[0] for study in studies]
+    return [best(study) or study[0] for study in studies_of(trials)]

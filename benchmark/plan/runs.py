@@ -36,7 +36,7 @@ class Request:
         preset: ``faithful`` runs methods as their official repositories do, where these say how.
         hardware_class: of the GPU on which profiles are measured; None estimates them.
         progress: called now and then with how many runs are planned, and of how many.
-        trials, studies: tune every method with this budget, in place of the suite's own (see `Budget`).
+        trials, studies, tuner: tune every method with this budget, in place of the suite's own (see `Budget`).
         partial: whether runs whose data or weights are not there are left out of the plan, which then lists them.
 
     Raises (when planned):
@@ -56,6 +56,7 @@ class Request:
     partial: bool = False
     trials: int | None = None
     studies: int | None = None
+    tuner: str | None = None
     progress: Callable[[int, int], None] = lambda done, total: None
 
 
@@ -163,8 +164,9 @@ def _budget(suite: Suite | None, request: Request) -> Budget | None:
     """
     of_suite = suite.tuning if suite else None
     if request.trials is None and of_suite is None:
-        if request.studies is not None:
-            raise PeftmarkError("--studies are of trials: give --trials, too")
+        for option, value in (("--studies", request.studies), ("--tuner", request.tuner)):
+            if value is not None:
+                raise PeftmarkError(f"{option} is of trials: give --trials, too")
         return None
     for name in ("learning_rate", "final_training"):
         if name in request.protocol_settings:
@@ -174,6 +176,8 @@ def _budget(suite: Suite | None, request: Request) -> Budget | None:
         table |= {"trials": request.trials, "studies": request.studies}
     elif request.studies is not None:
         table["studies"] = request.studies
+    if request.tuner is not None:
+        table["tuner"] = request.tuner
     if request.seeds:
         table["seeds"] = list(request.seeds)
     try:

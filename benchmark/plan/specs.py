@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import msgspec
 
 from ...backbones import find_backbone
 from ...errors import PeftmarkError
 from ...methods import Method, make_method
-from ...methods.search_space import LEARNING_RATE, search_space
+from ...methods.search_space import LEARNING_RATE, Dimension, search_space
 from ...registry import METHODS, TASKS
 from ...results import (
     BackboneSpec,
@@ -22,8 +22,9 @@ from ...results import (
     TuningSpec,
     check_recordable,
 )
-from ...results.tuning import number_of_trials
+from ...results.tuning import number_of_trials, search_key
 from ...tasks import draw_of, make_task
+from ..tuning.optuna_search import Proposals, import_optuna
 from ..tuning.points import points_sha256, values
 from ..tuning.search import Search
 from .preset import Settings
@@ -93,26 +94,70 @@ class Specs:
             studies=budget.number_of_studies,
             space={key: str(dimension) for key, dimension in space.items()},
             learning_rate=rate,
-            points_sha256=points_sha256(),
+            points_sha256=points_sha256() if budget.tuner == "halton" else None,
         )
-        of_trials = []
-        for trial in range(number_of_trials(budget.trials, budget.number_of_studies)):
-            found = values(space, trial) if trial else {}
-            of_trial = msgspec.structs.replace(tuning, learning_rate=found.pop(LEARNING_RATE, rate))
-            of_trials.append((of_trial, self.make(backbone, task, method, {**config, **found}, Settings())))
 
-        def run(trial: int, seed: int, stage: Literal["trial", "final"]) -> RunSpec | None:
-            of_trial, of_seed = of_trials[trial]
-            spec = of_seed(seed)
+        def trial(
+            found: Mapping[str, Any], index: int, study: int | None = None, stop_below: tuple[float | None, ...] = ()
+        ) -> RunSpec | None:
+            values = {key: value for key, value in found.items() if key != LEARNING_RATE}
+            spec = self.make(backbone, task, method, {**config, **values}, Settings())(budget.seed)
             if spec is None:
                 return None
-            return msgspec.structs.replace(spec, trial=trial, tuning=msgspec.structs.replace(of_trial, stage=stage))
+            of_trial = msgspec.structs.replace(
+                tuning, learning_rate=found.get(LEARNING_RATE, rate), study=study, stop_below=stop_below
+            )
+            return msgspec.structs.replace(spec, trial=index, tuning=of_trial)
 
-        trials = [run(trial, budget.seed, "trial") for trial in range(len(of_trials))]
+        def final(of_trial: RunSpec, seed: int) -> RunSpec | None:
+            spec = self.make(backbone, task, method, of_trial.method.config, Settings())(seed)
+            if spec is None:
+                return None
+            chosen = msgspec.structs.replace(
+                cast(TuningSpec, of_trial.tuning), stage="final", study=None, stop_below=()
+            )
+            return msgspec.structs.replace(spec, trial=of_trial.trial, tuning=chosen)
+
+        if budget.tuner == "optuna":
+            return self._proposed(made, space, rate, budget, trial, final)
+        count = number_of_trials(budget.trials, budget.number_of_studies)
+        trials = [trial(values(space, index) if index else {}, index) for index in range(count)]
         there = tuple(spec for spec in trials if spec is not None)
-        if len(there) < len(trials):
+        return Search(there, budget.seeds, final) if len(there) == count else None
+
+    def _proposed(
+        self,
+        made: Method,
+        space: Mapping[str, Dimension],
+        rate: float,
+        budget: Budget,
+        trial: Callable[..., RunSpec | None],
+        final: Callable[[RunSpec, int], RunSpec | None],
+    ) -> Search | None:
+        """A search whose trials depend on what was tried before."""
+        import_optuna()
+        epochs = [round(self.protocol.epochs * phase.epochs) for phase in made.phases()]
+        last = next((each for each in reversed(epochs) if each > 0), 0)
+        watched: tuple[None, ...] = (None,) * max(last - 1, 0)
+        default = trial({}, 0, None, watched)
+        if default is None:
             return None
-        return Search(there, budget.seeds, lambda trial, seed: run(trial, seed, "final"))
+
+        def propose(found: Mapping[str, Any], index: int, study: int, stop_below: tuple[float | None, ...]) -> RunSpec:
+            return cast(RunSpec, trial(found, index, study, stop_below))
+
+        proposals = Proposals(
+            key=search_key(default),
+            default=default,
+            space=space,
+            values={**made.config(), LEARNING_RATE: rate},
+            make=propose,
+            trials=budget.trials,
+            studies=budget.number_of_studies,
+            epochs=sum(epochs),
+            last=last,
+        )
+        return Search((default,), budget.seeds, final, proposals)
 
     def epochs(self, method: str, config: Mapping[str, Any], preset: Settings, own: int) -> float:
         """Of all phases of a method, in the protocol's `own` epochs."""

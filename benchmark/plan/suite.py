@@ -65,14 +65,14 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         trials: of full length; a trial that fails has cost one.
         studies: among how many they are dealt, the method's default in each; by default three where each has five or
             more, else one.
-        tuner: ``halton`` takes the trials from a committed list of points.
+        tuner: ``halton`` takes the trials from a committed list of points, ``optuna`` proposes each from earlier ones.
         seed: of the trials.
         seeds: of what was chosen; others than the trials', and three or more.
     """
 
     trials: Annotated[int, msgspec.Meta(ge=1, le=1000)]
     studies: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    tuner: Literal["halton"] = "halton"
+    tuner: Literal["halton", "optuna"] = "halton"
     seed: Seed = 0
     seeds: Annotated[tuple[Seed, ...], msgspec.Meta(min_length=3)] = (1, 2, 3)
 

@@ -153,7 +153,7 @@ def _run(
         if index == last:
             inputs.train_on(trained_on)
         with progress.enter("train" if index == last else "tuning"):
-            of_phase, cost = trainer.train(phase)
+            of_phase, cost = trainer.train(phase, tuning.stop_below if tuning and index == last else ())
         curve = of_phase or curve
         if len(phases) > 1:
             progress.phases.append(cost)
@@ -171,6 +171,7 @@ def _run(
             validation=figure,
             predictions_sha256=predictions_sha256({VALIDATION: as_arrays(on_validation)}),
             curve=curve,
+            pruned=bool(curve) and "validation_score" in curve[-1],  # of the last epoch it is `validation` itself
         )
     with progress.enter("evaluation"):
         validation = evaluator.validation() if evaluator.validates else None

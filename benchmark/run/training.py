@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -43,8 +43,13 @@ class Trainer:
     seed: int
     validation: Callable[[], float]
 
-    def train(self, phase: Phase) -> tuple[Curve, PhaseCost]:
-        """Carry out one phase; an entry an epoch (see `train`) and what it took."""
+    def train(self, phase: Phase, stop_below: Sequence[float | None] = ()) -> tuple[Curve, PhaseCost]:
+        """Carry out one phase; an entry an epoch (see `train`) and what it took.
+
+        Args:
+            stop_below: after each epoch the validation split is measured, into the entry's ``validation_score`` (higher
+                is better), and training ends where it is below this epoch's; None ends none. Empty measures nothing.
+        """
         start, evaluations = time.perf_counter(), 0
 
         def score() -> float:
@@ -67,7 +72,8 @@ class Trainer:
         if protocol.epochs > 0 and any(parameter.requires_grad for parameter in self.model.parameters()):
             # asked now: the phases before, or the beginning of this one, may have changed what is untouched
             first, inputs = self.inputs.training(protocol.batch_size, protocol.precision)
-            curve = train(self.model, inputs, targets, protocol, rate, context, self.seed, first)
+            ended = self._ended(score, stop_below) if stop_below else _never
+            curve = train(self.model, inputs, targets, protocol, rate, context, self.seed, first, ended)
         return curve, PhaseCost(
             name=phase.name,
             epochs=len(curve),
@@ -75,6 +81,23 @@ class Trainer:
             evaluations=evaluations,
             seconds=round(time.perf_counter() - start, 3),
         )
+
+    def _ended(
+        self, score: Callable[[], float], stop_below: Sequence[float | None]
+    ) -> Callable[[dict[str, float]], bool]:
+        def ended(entry: dict[str, float]) -> bool:
+            epoch = int(entry["epoch"])
+            if epoch > len(stop_below):  # the last one is measured when training is over
+                return False
+            entry["validation_score"] = score()
+            least = stop_below[epoch - 1]
+            return least is not None and entry["validation_score"] < least
+
+        return ended
+
+
+def _never(entry: dict[str, float]) -> bool:
+    return False
 
 
 def train(
@@ -86,6 +109,7 @@ def train(
     context: Context,
     seed: int,
     start: int = 0,
+    ended: Callable[[dict[str, float]], bool] = _never,
 ) -> Curve:
     """Train what is trainable, in place; a model with nothing to train is left alone.
 
@@ -94,6 +118,7 @@ def train(
         targets: of all N, on the model's device.
         learning_rate: of what the method trains; the head's is the protocol's own, where it has one.
         seed: decides the order of the data.
+        ended: asked after each epoch, with its entry, whether training is over.
 
     Returns:
         One entry an epoch: ``epoch``, ``train_loss`` (mean over the epoch's examples), ``learning_rate`` (its last).
@@ -111,8 +136,8 @@ def train(
     step = TrainingStep(model, optimizer, context, protocol.precision, protocol.gradient_checkpointing, start)
     device = next(model.parameters()).device
     curve = []
-    model.train()
     for epoch in range(protocol.epochs):
+        model.train()
         context.epoch = epoch
         losses = _Losses(epoch)
         with losses:
@@ -123,6 +148,8 @@ def train(
         curve.append(
             {"epoch": float(epoch + 1), "train_loss": losses.total / len(targets), "learning_rate": losses.rates[-1]}
         )
+        if ended(curve[-1]):
+            break
     return curve
 
 

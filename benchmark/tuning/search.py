@@ -10,6 +10,7 @@ from ...errors import PeftmarkError
 from ...results import FINISHED, RunRecord, RunSpec, Store, decode_record
 from ...results.files import read_regular
 from ...results.tuning import chosen, is_spent
+from .optuna_search import STUDIES, Proposals
 
 
 @dataclass(frozen=True)
@@ -17,59 +18,80 @@ class Search:
     """The trials of one method on one backbone and task.
 
     Attributes:
-        trials: by index, all with one seed.
+        trials: that are known beforehand, by index, all with one seed.
         seeds: of the final runs; none of them is the trials'.
-        final: the run that tests a trial's configuration, given its index and a seed; None where the data of that seed
+        final: the run that tests a trial's configuration, given the trial and a seed; None where the data of that seed
             are not there.
+        proposals: where further trials come from, if what they try depends on what was tried before.
     """
 
     trials: tuple[RunSpec, ...]
     seeds: tuple[int, ...]
-    final: Callable[[int, int], RunSpec | None]
+    final: Callable[[RunSpec, int], RunSpec | None]
+    proposals: Proposals | None = None
+
+    def state(self, found: Found) -> tuple[dict[int, RunRecord], list[RunSpec]]:
+        """The trials that are done, by index, and those that can be run now."""
+        if self.proposals is not None:
+            return self.proposals.state(found.store.root / STUDIES, found)
+        records = {spec.trial: found(spec) for spec in self.trials}
+        done = {index: record for index, record in records.items() if record is not None}
+        return done, [spec for spec in self.trials if spec.trial not in done]
 
     def finals(self, records: Mapping[int, RunRecord]) -> list[RunSpec]:
         """What is to be run when all trials are done: what each study chooses, with every seed, each run once."""
-        trials = dict.fromkeys(record.spec.trial for record in chosen(records))
-        runs = (self.final(trial, seed) for trial in trials for seed in self.seeds)
+        trials = {record.spec.trial: record.spec for record in chosen(records)}
+        runs = (self.final(trial, seed) for trial in trials.values() for seed in self.seeds)
         return [run for run in runs if run is not None]
 
 
-def finals(searches: Iterable[Search], store: Store) -> tuple[list[RunSpec], int]:
-    """The final runs of the searches whose trials are all done in a results folder, and how many searches are not.
+class Found:
+    """The records of trials that a results folder holds, where they are done.
 
-    A record that cannot be read counts as none.
+    Args:
+        of: the ids that count, where a command makes others anew.
+    """
+
+    def __init__(self, store: Store, of: set[str] | None = None) -> None:
+        self.store = store
+        self.of = of
+        self.paths = store.paths()
+
+    def __call__(self, spec: RunSpec) -> RunRecord | None:
+        """The trial's record; None where it is still to be run. One that cannot be read counts as none."""
+        path: Path | None = self.paths.get(spec.run_id)
+        if path is None or (self.of is not None and spec.run_id not in self.of):
+            return None
+        try:
+            record = decode_record(read_regular(path), path, spec)
+        except (PeftmarkError, OSError):
+            return None
+        return record if record.status in FINISHED or is_spent(record) else None
+
+
+def next_trials(searches: Iterable[Search], found: Found) -> list[RunSpec]:
+    """Of searches whose trials depend on earlier ones: one trial of every study that is not at its end."""
+    return [spec for search in searches if search.proposals is not None for spec in search.state(found)[1]]
+
+
+def finals(searches: Iterable[Search], found: Found) -> tuple[list[RunSpec], int]:
+    """The final runs of the searches whose trials are all done, and how many searches are not.
 
     Raises:
         PeftmarkError: where the trials of a search did not see the same data.
     """
-    paths = store.paths()
     runs: list[RunSpec] = []
     open_searches = 0
     for search in searches:
-        records = {}
-        for spec in search.trials:
-            record = _read(paths.get(spec.run_id), spec)
-            if record is not None:
-                records[spec.trial] = record
+        records, todo = search.state(found)
         if len({record.env.data_sha256 for record in records.values() if record.trial}) > 1:
             spec = search.trials[0]
             raise PeftmarkError(
                 f"the trials of {spec.method.name} on {spec.task.name} did not all see the same data, which changed "
                 f"between them: run them again with --existing overwrite"
             )
-        if len(records) == len(search.trials):
-            runs += search.finals(records)
-        else:
+        if todo:
             open_searches += 1
+        else:
+            runs += search.finals(records)
     return runs, open_searches
-
-
-def _read(path: Path | None, spec: RunSpec) -> RunRecord | None:
-    """The trial's record; None where it is still to be run."""
-    if path is None:
-        return None
-    try:
-        record = decode_record(read_regular(path), path, spec)
-    except (PeftmarkError, OSError):
-        return None
-    return record if record.status in FINISHED or is_spent(record) else None

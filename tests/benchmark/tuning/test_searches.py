@@ -16,7 +16,7 @@ from peftmark.benchmark.run import training
 from peftmark.benchmark.run.evaluation import Evaluator
 from peftmark.benchmark.run.run import failed_record, run
 from peftmark.benchmark.tuning.points import points_sha256, values
-from peftmark.benchmark.tuning.search import finals
+from peftmark.benchmark.tuning.search import Found, finals
 from peftmark.errors import PeftmarkError
 from peftmark.methods import make_method
 from peftmark.methods.search_space import LogUniform, search_space
@@ -82,7 +82,7 @@ def test_what_is_set_is_not_searched(toy_plugin: Path) -> None:
     ("changes", "message"),
     [
         ({"trials": 7}, "7 trials cannot be dealt evenly into 2 studies"),
-        ({"trials": None}, "--studies are of trials: give --trials, too"),
+        ({"trials": None}, "--studies is of trials: give --trials, too"),
         ({"seeds": [0, 1, 2]}, "seed 0 is that of the trials"),
         ({"seeds": [1, 2]}, "Expected `array` of length >= 3"),
         ({"seeds": [1, 2, 2]}, "seeds are there twice"),
@@ -147,7 +147,7 @@ def test_what_is_chosen_trains_on_both_and_is_tested_with_fresh_seeds(trainings:
     made, store = asked(), Store(tmp_path / "results")
     trials = carry_out(runs_of(made), store)
     trainings.clear()
-    specs, without = finals(made.searches, store)
+    specs, without = finals(made.searches, Found(store))
     wanted = list(dict.fromkeys(record.spec.trial for record in chosen(trials)))
     assert without == 0
     assert [(spec.trial, spec.seed) for spec in specs] == [(trial, seed) for trial in wanted for seed in (1, 2, 3)]
@@ -162,9 +162,9 @@ def test_what_is_chosen_trains_on_both_and_is_tested_with_fresh_seeds(trainings:
 def test_nothing_is_chosen_before_all_trials_are_done(toy_plugin: Path, tmp_path: Path) -> None:
     made, store = asked(), Store(tmp_path / "results")
     carry_out(runs_of(made)[:-1], store)
-    assert finals(made.searches, store) == ([], 1)
+    assert finals(made.searches, Found(store)) == ([], 1)
     (store.root / f"{made.specs[-1].id}.json").write_text("{")
-    assert finals(made.searches, store) == ([], 1)
+    assert finals(made.searches, Found(store)) == ([], 1)
 
 
 def test_what_is_chosen_has_seen_what_the_others_saw(toy_plugin: Path, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_what_is_chosen_has_seen_what_the_others_saw(toy_plugin: Path, tmp_path:
     other = msgspec.structs.replace(trials[3].env, data_sha256="0" * 64)
     store.write(msgspec.structs.replace(trials[3], env=other))
     with pytest.raises(PeftmarkError, match="the trials of toy_full on toy/bright did not all see the same data"):
-        finals(made.searches, store)
+        finals(made.searches, Found(store))
 
 
 def test_a_trial_that_is_to_be_run_again_is_not_chosen_among(toy_plugin: Path, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_trial_that_is_to_be_run_again_is_not_chosen_among(toy_plugin: Path, t
     trials = carry_out(runs_of(made), store)
     for phase, open_searches in [("data", 1), ("train", 0)]:
         store.write(failed_record(trials[3].spec, CPU, "error", ErrorInfo(phase=phase, type="X", message="x")))
-        assert finals(made.searches, store)[1] == open_searches
+        assert finals(made.searches, Found(store))[1] == open_searches
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_drawn_task_is_drawn_anew_for_what_was_chosen() -> None:
     """Trials see the draw of their seed; each final run that of its own."""
     request = Request(methods=["linear"], tasks=["embedded/digits"], backbones=["embedded/vit"], trials=2)
     [search] = plan(request).searches
-    final = search.final(1, 3)
+    final = search.final(search.trials[1], 3)
     assert final is not None
     assert (final.seed, final.task.name, searched(final).stage) == (3, "embedded/digits", "final")
     assert search.seeds == (1, 2, 3)

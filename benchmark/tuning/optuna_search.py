@@ -1,0 +1,210 @@
+"""Searches by Optuna: each study proposes its next trial from what its earlier ones gave, and ends poor ones early.
+
+The budget is that of any search, counted in epochs trained: K trials of full length in S studies. What a pruned trial
+leaves is spent on more trials. A trial is an ordinary run, whose spec says after which epoch it is ended below which
+score; so it can be carried out anywhere, and again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from ...errors import PeftmarkError
+from ...methods.search_space import Dimension
+from ...results import RunRecord, RunSpec
+
+if TYPE_CHECKING:
+    import optuna
+
+STUDIES = "studies"
+"""Sub-folder of a results folder for the studies' journals."""
+
+COMPLETED = 2
+"""Trials that must have come to their end before one is measured against them."""
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What the studies of a search have in common.
+
+    Attributes:
+        key: of the search.
+        default: its first trial, which stands in every study.
+        values: of the default, by what is searched.
+        make: the trial of some values: its index, its study, and below which scores it is ended.
+        trials, studies: the budget.
+        epochs: of a trial; last: of its last phase, after each of which it is measured.
+    """
+
+    key: str
+    default: RunSpec
+    space: Mapping[str, Dimension]
+    values: Mapping[str, Any]
+    make: Callable[[Mapping[str, Any], int, int, tuple[float | None, ...]], RunSpec]
+    trials: int
+    studies: int
+    epochs: int
+    last: int
+
+    @property
+    def startup(self) -> int:
+        """Trials of a study that are drawn at random, the default among them; a third at most, or one."""
+        return max(self.trials // self.studies // 3, 1)
+
+    def state(
+        self, folder: Path, record_of: Callable[[RunSpec], RunRecord | None]
+    ) -> tuple[dict[int, RunRecord], list[RunSpec]]:
+        """The trials that are done, by index, and those to be run now, one a study; none where all budgets are spent.
+
+        Args:
+            folder: of the journals.
+            record_of: what there is of a trial.
+        """
+        default = record_of(self.default)
+        if default is None:
+            return {}, [self.default]
+        done, todo = {0: default}, []
+        for number in range(self.studies):
+            for spec, record in self._trials(self._study(folder, number), number, default, record_of):
+                if record is None:
+                    todo.append(spec)
+                else:
+                    done[spec.trial] = record
+        return done, todo
+
+    def _study(self, folder: Path, number: int) -> optuna.Study:
+        """As its journal has it. A journal that cannot be read is made anew: records give the same study again."""
+        path = folder / f"{self.key[:16]}-{number}.log"
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(Exception):  # whatever what a killed command has left makes Optuna raise
+            study = self._open(path)
+            if all(trial.params.keys() == self.space.keys() for trial in study.get_trials(deepcopy=False)):
+                return study
+        path.unlink(missing_ok=True)
+        return self._open(path)
+
+    def _open(self, path: Path) -> optuna.Study:
+        optuna = import_optuna()
+        if path.exists() and not path.read_bytes().endswith(b"\n"):
+            path.unlink()  # half a line would become one with the next
+        backend = optuna.storages.journal.JournalFileBackend(str(path), lock_obj=_FoldersLock())
+        storage = optuna.storages.JournalStorage(backend)
+        return optuna.create_study(storage=storage, study_name="study", direction="maximize", load_if_exists=True)
+
+    def _trials(
+        self,
+        study: optuna.Study,
+        number: int,
+        default: RunRecord,
+        record_of: Callable[[RunSpec], RunRecord | None],
+    ) -> Iterator[tuple[RunSpec, RunRecord | None]]:
+        """Those of a study but the default, with their records, until one has none or the budget is spent."""
+        optuna = import_optuna()
+        if not study.get_trials(deepcopy=False):
+            study.add_trial(self._default_trial(default))
+        asked, spent = 1, self.epochs
+        while self.trials // self.studies * self.epochs - spent >= self.epochs:
+            trials = study.get_trials(deepcopy=False)
+            if len(trials) == asked:
+                seed = f"{self.key} {number} {asked}".encode()
+                study.sampler = optuna.samplers.TPESampler(
+                    n_startup_trials=self.startup, seed=int(hashlib.sha256(seed).hexdigest()[:8], 16)
+                )
+                proposed = study.ask()
+                for name in self.space:
+                    proposed.suggest_float(name, *SHARES)
+                trials = study.get_trials(deepcopy=False)
+            trial = trials[asked]
+            values = {name: dimension.at(trial.params[name]) for name, dimension in self.space.items()}
+            index = (asked - 1) * self.studies + number + 1
+            spec = self.make(values, index, number, self._stop_below(trials[:asked]))
+            record = record_of(spec)
+            yield spec, record
+            if record is None:
+                return
+            if not trial.state.is_finished():
+                self._tell(study, trial, record)
+            asked, spent = asked + 1, spent + self._cost(record)
+
+    def _stop_below(self, earlier: list[optuna.trial.FrozenTrial]) -> tuple[float | None, ...]:
+        """The median of the trials that came to their end, after a third of the epochs; as Optuna's `MedianPruner`."""
+        complete = [trial for trial in earlier if trial.state.name == "COMPLETE"]
+        at = [
+            [trial.intermediate_values[epoch] for trial in complete if epoch in trial.intermediate_values]
+            for epoch in range(1, self.last)
+        ]
+        return tuple(
+            median(values) if epoch > self.last // 3 and len(values) >= COMPLETED else None
+            for epoch, values in enumerate(at, 1)
+        )
+
+    def _tell(self, study: optuna.Study, of_trial: optuna.trial.FrozenTrial, record: RunRecord) -> None:
+        optuna = import_optuna()
+        trial = optuna.trial.Trial(study, of_trial._trial_id)
+        for epoch, score in _scores(record).items():
+            trial.report(score, epoch)
+        state, value = _end(record)
+        study.tell(of_trial.number, value, state)
+
+    def _default_trial(self, record: RunRecord) -> optuna.trial.FrozenTrial:
+        optuna = import_optuna()
+        state, value = _end(record)
+        return optuna.trial.create_trial(
+            state=state,
+            value=value,
+            params={name: min(self.space[name].share_of(self.values[name]), SHARES[1]) for name in self.space},
+            distributions={name: optuna.distributions.FloatDistribution(*SHARES) for name in self.space},
+            intermediate_values=_scores(record),
+        )
+
+    def _cost(self, record: RunRecord) -> int:
+        """Epochs; a trial that failed has cost a whole one."""
+        pruned = record.trial is not None and record.trial.pruned
+        return self.epochs - self.last + len(record.trial.curve) if pruned and record.trial else self.epochs
+
+
+SHARES = (0.0, 1 - 2**-24)
+"""Of the way through a dimension: the end is not included."""
+
+
+def _scores(record: RunRecord) -> dict[int, float]:
+    """On the validation split after each epoch but the last; higher is better."""
+    curve = record.trial.curve if record.trial else []
+    return {int(entry["epoch"]): entry["validation_score"] for entry in curve if "validation_score" in entry}
+
+
+def _end(record: RunRecord) -> tuple[optuna.trial.TrialState, float | None]:
+    states = import_optuna().trial.TrialState
+    if record.trial is None:
+        return states.FAIL, None
+    if record.trial.pruned:
+        return states.PRUNED, None
+    figure = record.trial
+    return states.COMPLETE, figure.validation if figure.higher_is_better else -figure.validation
+
+
+def import_optuna() -> Any:
+    """Raises PeftmarkError where it is not installed."""
+    try:
+        import optuna
+        import optuna.storages.journal
+    except ImportError as error:
+        raise PeftmarkError("--tuner optuna needs Optuna: pip install 'peftmark[optuna]'") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+class _FoldersLock:
+    """None of its own: a command that writes to a results folder holds the folder's, which dies with it."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass

@@ -197,14 +197,14 @@ def run_command(
         if planned.searches:
             made = {spec.id for spec in planned.specs}
             while True:
-                found = Found(store, made if existing == "overwrite" else None)
-                more = [spec for spec in next_trials(planned.searches, found) if spec.id not in made]
+                there = Found(store, made if existing == "overwrite" else None)
+                more = [spec for spec in next_trials(planned.searches, there) if spec.id not in made]
                 if not more:
                     break
                 made |= {spec.id for spec in more}
                 of_round, done_before = carry(more, absent=absent, available=available)
                 counts, done = counts + of_round, done + done_before
-            chosen, without = finals(planned.searches, found)
+            chosen, without = finals(planned.searches, there)
             if without:
                 say(f"{without} searches have trials without a record: the same command goes on with them", err=True)
             of_finals, done_before = carry(chosen, absent=absent, available=available)

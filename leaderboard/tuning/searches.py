@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from ...results import RunRecord, TuningSpec, canonical_json
-from ...results.tuning import chosen, dealt, search_key, tuning_of
+from ...results.tuning import chosen, dealt, search_key, studies_of, tuning_of
 from ..configurations import grouped
 
 STALE = "of a trial that its search no longer chooses"
@@ -84,8 +84,11 @@ class Search:
 
     @cached_property
     def studies(self) -> list[tuple[int, ...]]:
-        """The trials of each study, by index."""
-        return dealt(self.tuning)
+        """The trials of each study, by index; where a tuner proposes them, those that there are."""
+        if self.tuning.points_sha256 is not None:
+            return dealt(self.tuning)
+        studies = studies_of(self.trials) if self.trials else []
+        return [tuple(trial.spec.trial for trial in study) for study in studies]
 
     @cached_property
     def missing(self) -> list[int]:
@@ -146,7 +149,7 @@ def make_searches(records: Iterable[RunRecord]) -> tuple[dict[str, Search], dict
     searches: dict[str, Search] = {}
     left_out: dict[str, str] = {}
     for key, runs in grouped(of_search, lambda run: search_key(run.spec)).items():
-        known = _dealt(runs[0])
+        known = _known(runs)
         left_out |= {run.run_id: NOT_DEALT for run in runs if run.spec.trial not in known}
         runs = [run for run in runs if run.spec.trial in known]
         if not runs:
@@ -164,11 +167,13 @@ def make_searches(records: Iterable[RunRecord]) -> tuple[dict[str, Search], dict
     return searches, left_out
 
 
-def _dealt(run: RunRecord) -> set[int]:
-    """The trials that the studies of a run's search have, by index; none where its budget cannot be dealt."""
-    tuning = tuning_of(run.spec)
+def _known(runs: Sequence[RunRecord]) -> set[int]:
+    """The trials that the studies of a search have, by index; none where its budget cannot be dealt."""
+    tuning = tuning_of(runs[0].spec)
     if tuning is None or tuning.trials > MOST_TRIALS:
         return set()
+    if tuning.points_sha256 is None:
+        return {run.spec.trial for run in runs}
     try:
         return {index for study in dealt(tuning) for index in study}
     except ValueError:

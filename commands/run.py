@@ -228,7 +228,7 @@ def _carry_out(
 
     What cannot be run is added to `absent`, with the reason.
     """
-    from ..benchmark.plan.pending import plan_state
+    from ..benchmark.plan.state import plan_state
 
     with Patience("looking for records") as patience:  # under the lock: another command may just have ended
         state = plan_state(specs, store, existing, patience)
@@ -240,7 +240,7 @@ def _carry_out(
 
 def _say_plan(planned: Plan, store: Store, existing: str, throughput: float | None, jobs: int) -> None:
     """What would be run, what is missing, and what it would take."""
-    from ..benchmark.plan.pending import plan_state
+    from ..benchmark.plan.state import plan_state
     from ..benchmark.tuning.search import Found, finals, next_trials
 
     specs = list(planned.specs)

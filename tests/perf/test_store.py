@@ -11,8 +11,8 @@ import pytest
 
 import peftmark
 from peftmark import SUITES
-from peftmark.benchmark.plan.pending import plan_state
 from peftmark.benchmark.plan.runs import Plan, Request, plan
+from peftmark.benchmark.plan.state import plan_state
 from peftmark.results import RunSpec, Store, encode_record
 
 SUITE = SUITES["embedded-full"]

@@ -15,8 +15,8 @@ import pytest
 
 from peftmark import SUITES
 from peftmark.benchmark.plan import runs, specs
-from peftmark.benchmark.plan.pending import EXISTING, plan_state
 from peftmark.benchmark.plan.runs import Request, plan
+from peftmark.benchmark.plan.state import EXISTING, plan_state
 from peftmark.benchmark.run.run import failed_record
 from peftmark.errors import PeftmarkError
 from peftmark.results import FINISHED, ErrorInfo, RunSpec, Store, encode_record

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 import torch
 
-from peftmark.benchmark.plan.pending import plan_state
 from peftmark.benchmark.plan.runs import Plan, Request, plan
+from peftmark.benchmark.plan.state import plan_state
 from peftmark.benchmark.run import training
 from peftmark.benchmark.run.evaluation import Evaluator
 from peftmark.benchmark.run.run import failed_record, run

@@ -233,9 +233,11 @@ def read_only() -> Iterator[Path]:
 
 @pytest.fixture
 def gigabytes() -> Iterator[None]:
-    """What a large model has taken goes back to the system: it and its anatomy know each other."""
+    """What a large model takes goes back to the system, and what other tests have taken before it comes."""
     from peftmark.benchmark.launch.malloc import return_freed_memory
 
+    gc.collect()
+    return_freed_memory()
     yield
     gc.collect()
     return_freed_memory()

@@ -14,6 +14,7 @@ from torch import Tensor
 from peftmark import METHODS
 from peftmark.adapting import adapt
 from peftmark.backbones import Anatomy
+from peftmark.benchmark.launch.malloc import return_freed_memory
 from peftmark.benchmark.support import Family
 
 IMAGE_METHODS = [name for name in METHODS.expand("*") if "image" in METHODS.entry(name).metadata["tracks"]]
@@ -35,6 +36,7 @@ def forgotten() -> Iterator[None]:
     yield
     vit_b16.cache_clear()
     gc.collect()
+    return_freed_memory()
 
 
 @pytest.mark.usefixtures("gigabytes")

@@ -1,6 +1,7 @@
 """``python -m tools.chaos``: kill processes of a suite of short runs at random moments, and see what is left.
 
-Workers, the driver or multiprocessing's resource tracker, whichever comes, die by SIGKILL. A driver that died is
+Workers, the driver or what else they need (multiprocessing's resource tracker; of a Ray its raylet, its agents and
+what keeps its books), whichever comes, die by SIGKILL. A driver that died is
 started again by the same command, as a user would. What was finished must stay as it is, byte by byte; in the end all
 must be there, equal to what an undisturbed suite gives.
 """
@@ -50,6 +51,7 @@ class Suite:
     seconds: float
     jobs: int
     timeout_s: float | None = None
+    launcher: str = "local"
     finished: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     """Content and modification time of every finished record that was ever there."""
     lost: int = 0
@@ -60,7 +62,7 @@ class Suite:
         words = ["run", "--import", str(PLUGIN), "--method", "noop", "--task", "noop/noise"]
         words += ["--backbone", "noop/pixels", "--device", "cpu", "--jobs", str(self.jobs)]
         words += ["--set", f"method.seconds={self.seconds}", "--set", "protocol.epochs=1"]
-        words += ["--results", str(self.folder)]
+        words += ["--results", str(self.folder), "--launcher", self.launcher]
         words += ["--timeout", str(self.timeout_s)] if self.timeout_s else []
         words += [word for seed in range(self.runs) for word in ("--seed", str(seed))]
         with (self.folder.parent / f"{self.folder.name}.log").open("a") as log:
@@ -167,15 +169,23 @@ def _result(record: RunRecord | None) -> object:
 
 
 def chaos(
-    folder: Path, kills: int, runs: int, seconds: float, jobs: int, pause_s: float, seed: int, timeout_s: float | None
+    folder: Path,
+    kills: int,
+    runs: int,
+    seconds: float,
+    jobs: int,
+    pause_s: float,
+    seed: int,
+    timeout_s: float | None,
+    launcher: str = "local",
 ) -> Report:
-    """Suites one after another, as long as there are kills left."""
+    """Suites one after another, as long as there are kills left; the undisturbed one is carried out here."""
     moments = random.Random(seed)
     quiet = Suite(folder / "undisturbed", runs, seconds, jobs)
     quiet.start().wait()
     undisturbed, report = quiet.records(), Report()
     while report.kills.total() < kills:
-        suite = Suite(folder / f"round{report.rounds}", runs, seconds, jobs, timeout_s)
+        suite = Suite(folder / f"round{report.rounds}", runs, seconds, jobs, timeout_s, launcher)
         report.add(suite, disturb(suite, kills - report.kills.total(), pause_s, moments), undisturbed)
         if suite.problems:
             break
@@ -190,6 +200,7 @@ def chaos(
 @click.option("--pause", "pause_s", type=float, default=3.0, show_default=True, help="The longest between two kills.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the moments and the victims.")
 @click.option("--timeout", "timeout_s", type=float, help="As of `peftmark run`.")
+@click.option("--launcher", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep results and logs there.")
 def main(
     kills: int,
@@ -199,13 +210,14 @@ def main(
     pause_s: float,
     seed: int,
     timeout_s: float | None,
+    launcher: str,
     keep: Path | None,
 ) -> None:
     """Kill, and count what is lost."""
     with tempfile.TemporaryDirectory(prefix="peftmark-chaos-") as folder:
         if keep is not None:
             keep.mkdir(parents=True)
-        report = chaos(keep or Path(folder), kills, runs, seconds, jobs, pause_s, seed, timeout_s)
+        report = chaos(keep or Path(folder), kills, runs, seconds, jobs, pause_s, seed, timeout_s, launcher)
     for line in report.lines():
         click.echo(line)
     sys.exit(not report.good())

@@ -53,9 +53,14 @@ def launch(specs: list[Spec], options: Options) -> Generator[Outcome, None, None
     """Carry out runs and profiles on a Ray, yielding each as it ends, in no fixed order; closing ends the workers.
 
     Raises:
-        PeftmarkError: on settings that are wrong, without Ray, or where it has no room for a worker.
+        PeftmarkError: on settings that are wrong, a GPU's number, without Ray, or where it has no room for a worker.
     """
     settings = read_settings(options.launcher)
+    if index := options.device.partition(":")[2]:
+        raise PeftmarkError(
+            f"--device {options.device}: which GPU a run has is Ray's to say; leave the number out "
+            f"(`export CUDA_VISIBLE_DEVICES={index}` keeps a Ray that is started for the command to that one)"
+        )
     gpus = settings.gpus if settings.gpus is not None else float(options.device.startswith("cuda"))
     settings = msgspec.structs.replace(settings, gpus=gpus)
     import_ray()

@@ -298,6 +298,10 @@ def test_mistakes_are_one_line(house: House, monkeypatch: pytest.MonkeyPatch) ->
             house.ray(specs, launcher=wrong)
         assert str(raised.value).startswith(message)
         assert "\n" not in str(raised.value)
+    with pytest.raises(
+        PeftmarkError, match=r"^--device cuda:1: which GPU a run has is Ray's to say; leave the number out"
+    ):
+        house.ray(specs, device="cuda:1")
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(PeftmarkError, match=r"^--launcher ray needs Ray: pip install 'peftmark\[ray\]'$"):
         house.ray(specs)

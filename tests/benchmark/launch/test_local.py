@@ -234,7 +234,7 @@ def test_kill_of_everything_then_the_same_command(house: House) -> None:
     wait_for(lambda: not members(command.pid), "the end of the workers")
     finished, kept = house.records(), house.files()
     assert 2 <= len(finished) < 6
-    (house.store.root / ".half.json.abc.tmp").write_bytes(b"{")  # what a worker was writing
+    (house.store.root / ".0123456789abcdef.json.abcdefgh.tmp").write_bytes(b"{")  # what a worker was writing
     ended = house.count("end")
 
     code, out, err = house.run("--jobs", "2")

@@ -172,7 +172,7 @@ def test_a_worker_starts_no_run_when_it_is_too_late(
 def test_temporary_files_of_jobs_are_not_deleted(tmp_path: Path) -> None:
     """A command that takes over running jobs must not take away what they are writing."""
     store, job = Store(tmp_path), tmp_path / ".launch" / "peftmark-1" / "job.json"
-    writing = tmp_path / ".0123456789abcdef.json.x1.tmp"
+    writing = tmp_path / ".0123456789abcdef.json.abcdefgh.tmp"
     writing.write_bytes(b"{")
     job.parent.mkdir(parents=True)
     job.write_bytes(b"{}")

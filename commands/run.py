@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,7 @@ from .progress import Patience, carry_out, is_terminal, say, summarize
 from .settings import import_option, parse_settings
 
 if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ..benchmark.launch.outcome import Options
     from ..benchmark.plan.runs import Plan, Spec
@@ -133,7 +133,6 @@ def run_command(
     from ..benchmark.environment import find_device, hardware_class
     from ..benchmark.plan.runs import Request, plan
     from ..benchmark.plan.shard import Shard
-    from ..benchmark.tuning.search import Found, finals, next_trials
     from ..results import Store
 
     slice_ = Shard.parse(shard) if shard else None
@@ -192,26 +191,46 @@ def run_command(
         absent = dict(planned.absent)
         for reason in absent.values():
             say(f"left out: {reason}", err=True)
-        carry = partial(_carry_out, store=store, existing=existing, options=options, launcher=launcher)
-        counts, done = carry(planned.specs, absent=absent, available=available)
+        carry = partial(
+            _carry_out,
+            store=store,
+            existing=existing,
+            options=options,
+            launcher=launcher,
+            absent=absent,
+            available=available,
+        )
+        counts, done = carry(planned.specs)
         if planned.searches:
-            made = {spec.id for spec in planned.specs}
-            while True:
-                there = Found(store, made if existing == "overwrite" else None)
-                more = [spec for spec in next_trials(planned.searches, there) if spec.id not in made]
-                if not more:
-                    break
-                made |= {spec.id for spec in more}
-                of_round, done_before = carry(more, absent=absent, available=available)
-                counts, done = counts + of_round, done + done_before
-            chosen, without = finals(planned.searches, there)
-            if without:
-                say(f"{without} searches have trials without a record: the same command goes on with them", err=True)
-            of_finals, done_before = carry(chosen, absent=absent, available=available)
-            counts, done = counts + of_finals, done + done_before
+            of_searches, done_before = _search(planned, store, existing, carry)
+            counts, done = counts + of_searches, done + done_before
     summarize(counts, done, results)
     if absent:
         raise SystemExit(1)
+
+
+def _search(
+    planned: Plan, store: Store, existing: str, carry: Callable[[list[Spec]], tuple[Counter[str], Counter[str]]]
+) -> tuple[Counter[str], Counter[str]]:
+    """What follows from the trials that were known beforehand: others, in rounds, and what is chosen.
+
+    Statuses as of `_carry_out`.
+    """
+    from ..benchmark.tuning.search import Found, finals, forget, next_trials
+
+    if existing == "overwrite":
+        forget(planned.searches, store)
+    counts, done = Counter[str](), Counter[str]()
+    found = Found(store, existing, write=True, made=(spec.id for spec in planned.specs))
+    while more := [spec for spec in next_trials(planned.searches, found) if spec.id not in found.made]:
+        counts += carry([*more])[0]
+        found.add(spec.id for spec in more)
+    done.update(str(record.status) for name, record in found.known.items() if name not in found.made)
+    chosen, without = finals(planned.searches, found)
+    if without:
+        say(f"{without} searches have trials without a record: the same command goes on with them", err=True)
+    of_finals, done_before = carry([*chosen])
+    return counts + of_finals, done + done_before
 
 
 def _carry_out(
@@ -244,20 +263,23 @@ def _say_plan(planned: Plan, store: Store, existing: str, throughput: float | No
     from ..benchmark.tuning.search import Found, finals, next_trials
 
     specs = list(planned.specs)
-    open_searches = 0
+    open_searches = earlier = 0
     if planned.searches:
-        found = Found(store)
+        found = Found(store, existing)
         chosen, open_searches = finals(planned.searches, found)
-        specs += [spec for spec in next_trials(planned.searches, found) if spec not in specs] + chosen
+        known = {spec.id for spec in specs}
+        specs += [spec for spec in next_trials(planned.searches, found) if spec.id not in known] + chosen
+        earlier = len(found.known.keys() - known)  # of trials that others have led to
     with Patience("looking for records") as patience:
         state = plan_state(specs, store, existing, patience)
     for spec in state.todo:
         click.echo(f"{spec.id}  {label(spec)}")
     for reason in planned.absent.values():
         click.echo(f"missing: {reason}")
-    click.echo(f"{len(state.todo)} to run, {sum(state.done.values())} finished, in {store.root}")
+    click.echo(f"{len(state.todo)} to run, {sum(state.done.values()) + earlier} finished, in {store.root}")
     if open_searches:
-        click.echo(f"and what {open_searches} searches choose, when their trials are done")
+        what = "propose and choose" if any(search.proposals for search in planned.searches) else "choose"
+        click.echo(f"and what {open_searches} searches {what}, when their trials are done")
     _say_estimate(planned, store, throughput, jobs)
 
 

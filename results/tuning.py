@@ -3,6 +3,9 @@
 A budget of K trials in S studies is K - S + 1 runs: a search's first trial, the method's default, stands in every
 study, and the others are dealt by a hash, so that what a study sees of the space is nobody's choice (after the external
 tuning of AlgoPerf, Dahl et al. 2023, arXiv:2306.07179). One study of K trials is a search without studies.
+
+A tuner that finds its own trials has them a study at a time, until the epochs of K / S trials are spent: one that was
+ended early has cost what it trained.
 """
 
 from __future__ import annotations
@@ -73,17 +76,57 @@ def is_spent(record: RunRecord) -> bool:
     return record.spec.is_trial and record.error is not None and record.error.phase not in ("data", "setup")
 
 
-def studies_of(trials: Mapping[int, RunRecord]) -> list[list[RunRecord]]:
-    """The trials of one search, by index, in their studies: dealt out, or each its study's own, the default in all.
+def finds_its_own(tuning: TuningSpec) -> bool:
+    """Whether trials follow from earlier ones of their study, and are not dealt out from a list."""
+    return tuning.points_sha256 is None
 
-    Raises:
-        KeyError: where a trial that is dealt out is missing.
+
+def index_in(study: int, number: int, studies: int) -> int:
+    """The index in its search of a trial that was found for a study; `number` 0 is the default, which all have.
+
+    >>> [index_in(1, number, 3) for number in range(4)]
+    [0, 2, 5, 8]
     """
-    tuning = cast(TuningSpec, next(iter(trials.values())).spec.tuning)
-    if tuning.points_sha256 is not None:
-        return [[trials[index] for index in study] for study in dealt(tuning)]
-    of_studies = [(trial, cast(TuningSpec, trial.spec.tuning).study) for _, trial in sorted(trials.items())]
-    return [[trial for trial, own in of_studies if own in (None, study)] for study in range(tuning.studies)]
+    return 1 + study + studies * (number - 1) if number else 0
+
+
+def epochs_of(record: RunRecord) -> int:
+    """That a trial trained, in all its phases; 0 where it failed, or its method does not train."""
+    if record.trial is None:
+        return 0
+    return sum(phase.epochs for phase in record.phases) if record.phases else len(record.trial.curve)
+
+
+def walk(tuning: TuningSpec, trials: Mapping[int, RunRecord], study: int) -> tuple[tuple[int, ...], int | None]:
+    """The trials of a study that finds its own, by index, and the index of the one that it wants next.
+
+    None where less than a whole trial's epochs are left. One that failed has cost a whole one.
+    """
+    whole = max([1, *(epochs_of(each) for each in trials.values() if each.trial and not each.trial.pruned)])
+    left, found = tuning.trials // tuning.studies * whole, list[int]()
+    while left >= whole:
+        index = index_in(study, len(found), tuning.studies)
+        if index not in trials:
+            return tuple(found), index
+        found.append(index)
+        figure = trials[index].trial
+        left -= max(epochs_of(trials[index]), 1) if figure and figure.pruned else whole
+    return tuple(found), None
+
+
+def missing(tuning: TuningSpec, trials: Mapping[int, RunRecord]) -> list[int]:
+    """The trials, by index, that a search still needs; where it finds its own, more may follow from them."""
+    if not finds_its_own(tuning):
+        return sorted({index for study in dealt(tuning) for index in study} - trials.keys())
+    wanted = {walk(tuning, trials, study)[1] for study in range(tuning.studies)}
+    return sorted(index for index in wanted if index is not None)
+
+
+def studies_of(tuning: TuningSpec, trials: Mapping[int, RunRecord]) -> list[tuple[int, ...]]:
+    """The trials of each study of a search, by index; where it finds its own, those that there are."""
+    if not finds_its_own(tuning):
+        return dealt(tuning)
+    return [walk(tuning, trials, study)[0] for study in range(tuning.studies)]
 
 
 def best(trials: Iterable[RunRecord]) -> RunRecord | None:
@@ -107,6 +150,10 @@ def chosen(trials: Mapping[int, RunRecord]) -> list[RunRecord]:
     Where all trials of a study failed it is the default, whose final run then says so.
 
     Raises:
-        KeyError: where a trial that is dealt out is missing.
+        KeyError: where a trial is missing.
     """
-    return [best(study) or study[0] for study in studies_of(trials)]
+    tuning = cast(TuningSpec, next(iter(trials.values())).spec.tuning)
+    if absent := missing(tuning, trials):
+        raise KeyError(absent[0])
+    studies = [[trials[index] for index in study] for study in studies_of(tuning, trials)]
+    return [best(study) or study[0] for study in studies]

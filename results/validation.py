@@ -26,7 +26,7 @@ from .files import CARDS, holds, read_regular, write_atomically
 from .predictions import predictions_file, predictions_problems, same_predictions
 from .record import RunRecord, TrialFigure, TuningSpec, decode_record
 from .store import ADAPTERS, COSTS, PREDICTIONS, Store, files_below
-from .tuning import number_of_trials, tuning_of
+from .tuning import finds_its_own, number_of_trials, tuning_of
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -154,10 +154,12 @@ def _tuning_problems(tuning: TuningSpec, trial: int) -> Iterator[str]:
     """What cannot be true of a search."""
     if min(tuning.trials, tuning.studies) < 1 or tuning.trials % tuning.studies:
         yield f"{tuning.trials} trials cannot be dealt evenly into {tuning.studies} studies"
-    elif tuning.study is None and trial >= number_of_trials(tuning.trials, tuning.studies):
+    elif not finds_its_own(tuning) and trial >= number_of_trials(tuning.trials, tuning.studies):
         yield f"a search of {tuning.trials} trials in {tuning.studies} studies has no trial {trial}"
-    if tuning.study is not None and not 0 <= tuning.study < tuning.studies:
+    elif tuning.study is not None and not 0 <= tuning.study < tuning.studies:
         yield f"there is no study {tuning.study} of {tuning.studies}"
+    elif tuning.study is not None and (trial < 1 or (trial - 1) % tuning.studies != tuning.study):
+        yield f"trial {trial} is none of study {tuning.study} of {tuning.studies}"
     if not (math.isfinite(tuning.learning_rate) and tuning.learning_rate > 0):
         yield f"the learning rate is {tuning.learning_rate}"
     if tuning.points_sha256 is not None and not _SHA256.fullmatch(tuning.points_sha256):

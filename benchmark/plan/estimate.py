@@ -52,7 +52,8 @@ def images_per_second(records: Iterable[RunRecord]) -> float | None:
     for record in records:
         tuning = tuning_of(record.spec)
         seen = None
-        if record.status == "ok" and not record.phases:
+        ended = record.trial is not None and record.trial.pruned
+        if record.status == "ok" and not record.phases and not ended:
             protocol = protocol_of(record.spec.protocol)
             seen = _images(record.spec.task.name, 1.0, tuning.stage if tuning else None, protocol)
         if seen is not None:

@@ -119,7 +119,7 @@ class Specs:
             return msgspec.structs.replace(spec, trial=of_trial.trial, tuning=chosen)
 
         if budget.tuner == "optuna":
-            return self._proposed(made, space, rate, budget, trial, final)
+            return self._proposed(made, space, rate, budget.seeds, trial, final)
         count = number_of_trials(budget.trials, budget.number_of_studies)
         trials = [trial(values(space, index) if index else {}, index) for index in range(count)]
         there = tuple(spec for spec in trials if spec is not None)
@@ -130,15 +130,15 @@ class Specs:
         made: Method,
         space: Mapping[str, Dimension],
         rate: float,
-        budget: Budget,
+        seeds: tuple[int, ...],
         trial: Callable[..., RunSpec | None],
         final: Callable[[RunSpec, int], RunSpec | None],
     ) -> Search | None:
         """A search whose trials depend on what was tried before."""
         import_optuna()
-        epochs = [round(self.protocol.epochs * phase.epochs) for phase in made.phases()]
-        last = next((each for each in reversed(epochs) if each > 0), 0)
-        watched: tuple[None, ...] = (None,) * max(last - 1, 0)
+        last = next((phase for phase in reversed(made.phases()) if phase.epochs > 0), None)
+        epochs = round(self.protocol.epochs * last.epochs) if last else 0
+        watched: tuple[None, ...] = (None,) * max(epochs - 1, 0)
         default = trial({}, 0, None, watched)
         if default is None:
             return None
@@ -152,12 +152,9 @@ class Specs:
             space=space,
             values={**made.config(), LEARNING_RATE: rate},
             make=propose,
-            trials=budget.trials,
-            studies=budget.number_of_studies,
-            epochs=sum(epochs),
-            last=last,
+            last=epochs,
         )
-        return Search((default,), budget.seeds, final, proposals)
+        return Search((default,), seeds, final, proposals)
 
     def epochs(self, method: str, config: Mapping[str, Any], preset: Settings, own: int) -> float:
         """Of all phases of a method, in the protocol's `own` epochs."""

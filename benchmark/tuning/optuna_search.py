@@ -13,17 +13,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import PeftmarkError
 from ...methods.search_space import Dimension
-from ...results import RunRecord, RunSpec
+from ...results import RunRecord, RunSpec, TuningSpec
+from ...results.tuning import walk
 
 if TYPE_CHECKING:
     import optuna
 
 STUDIES = "studies"
 """Sub-folder of a results folder for the studies' journals."""
+
+NAME = "study"
+"""Of the only study in a journal."""
 
 COMPLETED = 2
 """Trials that must have come to their end before one is measured against them."""
@@ -38,8 +42,7 @@ class Proposals:
         default: its first trial, which stands in every study.
         values: of the default, by what is searched.
         make: the trial of some values: its index, its study, and below which scores it is ended.
-        trials, studies: the budget.
-        epochs: of a trial; last: of its last phase, after each of which it is measured.
+        last: epochs of a trial's last phase, after each of which it is measured.
     """
 
     key: str
@@ -47,55 +50,72 @@ class Proposals:
     space: Mapping[str, Dimension]
     values: Mapping[str, Any]
     make: Callable[[Mapping[str, Any], int, int, tuple[float | None, ...]], RunSpec]
-    trials: int
-    studies: int
-    epochs: int
     last: int
+
+    @property
+    def tuning(self) -> TuningSpec:
+        return cast(TuningSpec, self.default.tuning)
 
     @property
     def startup(self) -> int:
         """Trials of a study that are drawn at random, the default among them; a third at most, or one."""
-        return max(self.trials // self.studies // 3, 1)
+        return max(self.tuning.trials // self.tuning.studies // 3, 1)
 
     def state(
-        self, folder: Path, record_of: Callable[[RunSpec], RunRecord | None]
+        self, folder: Path, record_of: Callable[[RunSpec], RunRecord | None], write: bool = True
     ) -> tuple[dict[int, RunRecord], list[RunSpec]]:
         """The trials that are done, by index, and those to be run now, one a study; none where all budgets are spent.
 
         Args:
             folder: of the journals.
             record_of: what there is of a trial.
+            write: whether the journals are kept up to date; else they are read where they are there.
         """
         default = record_of(self.default)
         if default is None:
             return {}, [self.default]
         done, todo = {0: default}, []
-        for number in range(self.studies):
-            for spec, record in self._trials(self._study(folder, number), number, default, record_of):
+        for number in range(self.tuning.studies):
+            study = self._study(folder, number) if write else self._copy(folder, number)
+            for spec, record in self._trials(study, number, default, record_of):
                 if record is None:
                     todo.append(spec)
                 else:
                     done[spec.trial] = record
         return done, todo
 
+    def forget(self, folder: Path) -> None:
+        """Delete the journals: all trials are made anew."""
+        for number in range(self.tuning.studies):
+            self._journal(folder, number).unlink(missing_ok=True)
+
+    def _journal(self, folder: Path, number: int) -> Path:
+        """Of a study: on other data the default's is another run, and the search begins anew."""
+        return folder / f"{self.default.run_id}-{number}.log"
+
     def _study(self, folder: Path, number: int) -> optuna.Study:
         """As its journal has it. A journal that cannot be read is made anew: records give the same study again."""
-        path = folder / f"{self.key[:16]}-{number}.log"
+        path = self._journal(folder, number)
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(Exception):  # whatever what a killed command has left makes Optuna raise
-            study = self._open(path)
-            if all(trial.params.keys() == self.space.keys() for trial in study.get_trials(deepcopy=False)):
-                return study
+            return self._read(path)
         path.unlink(missing_ok=True)
-        return self._open(path)
+        return import_optuna().create_study(storage=_storage(path), study_name=NAME, direction="maximize")
 
-    def _open(self, path: Path) -> optuna.Study:
-        optuna = import_optuna()
-        if path.exists() and not path.read_bytes().endswith(b"\n"):
-            path.unlink()  # half a line would become one with the next
-        backend = optuna.storages.journal.JournalFileBackend(str(path), lock_obj=_FoldersLock())
-        storage = optuna.storages.JournalStorage(backend)
-        return optuna.create_study(storage=storage, study_name="study", direction="maximize", load_if_exists=True)
+    def _copy(self, folder: Path, number: int) -> optuna.Study:
+        """The same in memory, where another command may hold the folder."""
+        study = import_optuna().create_study(direction="maximize")
+        with suppress(Exception):
+            study.add_trials(self._read(self._journal(folder, number)).get_trials(deepcopy=False))
+        return study
+
+    def _read(self, path: Path) -> optuna.Study:
+        if not path.read_bytes().endswith(b"\n"):
+            raise ValueError("half a line would become one with the next")
+        study = import_optuna().load_study(study_name=NAME, storage=_storage(path))
+        if any(trial.params.keys() != self.space.keys() for trial in study.get_trials(deepcopy=False)):
+            raise ValueError("a trial was half proposed")
+        return study
 
     def _trials(
         self,
@@ -108,9 +128,9 @@ class Proposals:
         optuna = import_optuna()
         if not study.get_trials(deepcopy=False):
             study.add_trial(self._default_trial(default))
-        asked, spent = 1, self.epochs
-        while self.trials // self.studies * self.epochs - spent >= self.epochs:
-            trials = study.get_trials(deepcopy=False)
+        records = {0: default}
+        while (index := walk(self.tuning, records, number)[1]) is not None:
+            asked, trials = len(records), study.get_trials(deepcopy=False)
             if len(trials) == asked:
                 seed = f"{self.key} {number} {asked}".encode()
                 study.sampler = optuna.samplers.TPESampler(
@@ -122,7 +142,6 @@ class Proposals:
                 trials = study.get_trials(deepcopy=False)
             trial = trials[asked]
             values = {name: dimension.at(trial.params[name]) for name, dimension in self.space.items()}
-            index = (asked - 1) * self.studies + number + 1
             spec = self.make(values, index, number, self._stop_below(trials[:asked]))
             record = record_of(spec)
             yield spec, record
@@ -130,7 +149,7 @@ class Proposals:
                 return
             if not trial.state.is_finished():
                 self._tell(study, trial, record)
-            asked, spent = asked + 1, spent + self._cost(record)
+            records[index] = record
 
     def _stop_below(self, earlier: list[optuna.trial.FrozenTrial]) -> tuple[float | None, ...]:
         """The median of the trials that came to their end, after a third of the epochs; as Optuna's `MedianPruner`."""
@@ -163,11 +182,6 @@ class Proposals:
             intermediate_values=_scores(record),
         )
 
-    def _cost(self, record: RunRecord) -> int:
-        """Epochs; a trial that failed has cost a whole one."""
-        pruned = record.trial is not None and record.trial.pruned
-        return self.epochs - self.last + len(record.trial.curve) if pruned and record.trial else self.epochs
-
 
 SHARES = (0.0, 1 - 2**-24)
 """Of the way through a dimension: the end is not included."""
@@ -180,10 +194,9 @@ def _scores(record: RunRecord) -> dict[int, float]:
 
 
 def _end(record: RunRecord) -> tuple[optuna.trial.TrialState, float | None]:
+    """One that failed is worse than any that was ended early: to Optuna's ``FAIL``, it would never have been tried."""
     states = import_optuna().trial.TrialState
-    if record.trial is None:
-        return states.FAIL, None
-    if record.trial.pruned:
+    if record.trial is None or record.trial.pruned:
         return states.PRUNED, None
     figure = record.trial
     return states.COMPLETE, figure.validation if figure.higher_is_better else -figure.validation
@@ -198,6 +211,11 @@ def import_optuna() -> Any:
         raise PeftmarkError("--tuner optuna needs Optuna: pip install 'peftmark[optuna]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
+
+
+def _storage(path: Path) -> Any:
+    storages = import_optuna().storages
+    return storages.JournalStorage(storages.journal.JournalFileBackend(str(path), lock_obj=_FoldersLock()))
 
 
 class _FoldersLock:

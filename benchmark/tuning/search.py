@@ -33,7 +33,7 @@ class Search:
     def state(self, found: Found) -> tuple[dict[int, RunRecord], list[RunSpec]]:
         """The trials that are done, by index, and those that can be run now."""
         if self.proposals is not None:
-            return self.proposals.state(found.store.root / STUDIES, found)
+            return self.proposals.state(found.store.root / STUDIES, found, found.write)
         records = {spec.trial: found(spec) for spec in self.trials}
         done = {index: record for index, record in records.items() if record is not None}
         return done, [spec for spec in self.trials if spec.trial not in done]
@@ -49,24 +49,50 @@ class Found:
     """The records of trials that a results folder holds, where they are done.
 
     Args:
-        of: the ids that count, where a command makes others anew.
+        existing: what a command makes anew of what there is, see `plan_state`.
+        write: whether it holds the folder, and may write there what follows from the records.
+
+    Attributes:
+        made: ids of what the command has made, which count in any case.
+        known: the records that were asked for, by id.
     """
 
-    def __init__(self, store: Store, of: set[str] | None = None) -> None:
+    def __init__(self, store: Store, existing: str = "skip", write: bool = False, made: Iterable[str] = ()) -> None:
         self.store = store
-        self.of = of
+        self.existing = existing
+        self.write = write
+        self.made = set(made)
+        self.known: dict[str, RunRecord] = {}
         self.paths = store.paths()
+
+    def add(self, made: Iterable[str]) -> None:
+        """Ids of what was made since."""
+        self.made |= set(made)
+        self.paths = self.store.paths()
 
     def __call__(self, spec: RunSpec) -> RunRecord | None:
         """The trial's record; None where it is still to be run. One that cannot be read counts as none."""
+        if spec.run_id in self.known:
+            return self.known[spec.run_id]
         path: Path | None = self.paths.get(spec.run_id)
-        if path is None or (self.of is not None and spec.run_id not in self.of):
+        if path is None or (self.existing == "overwrite" and spec.run_id not in self.made):
             return None
         try:
             record = decode_record(read_regular(path), path, spec)
         except (PeftmarkError, OSError):
             return None
-        return record if record.status in FINISHED or is_spent(record) else None
+        if self.existing == "retry" and record.status != "ok" and spec.run_id not in self.made:
+            return None
+        if record.status in FINISHED or is_spent(record):
+            self.known[spec.run_id] = record
+        return self.known.get(spec.run_id)
+
+
+def forget(searches: Iterable[Search], store: Store) -> None:
+    """Let searches begin anew, whatever their trials have led to."""
+    for search in searches:
+        if search.proposals is not None:
+            search.proposals.forget(store.root / STUDIES)
 
 
 def next_trials(searches: Iterable[Search], found: Found) -> list[RunSpec]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from ...results import RunRecord, TuningSpec, canonical_json
-from ...results.tuning import chosen, dealt, search_key, studies_of, tuning_of
+from ...results.tuning import chosen, dealt, finds_its_own, missing, search_key, studies_of, tuning_of
 from ..configurations import grouped
 
 STALE = "of a trial that its search no longer chooses"
@@ -85,16 +85,12 @@ class Search:
     @cached_property
     def studies(self) -> list[tuple[int, ...]]:
         """The trials of each study, by index; where a tuner proposes them, those that there are."""
-        if self.tuning.points_sha256 is not None:
-            return dealt(self.tuning)
-        studies = studies_of(self.trials) if self.trials else []
-        return [tuple(trial.spec.trial for trial in study) for study in studies]
+        return studies_of(self.tuning, self.trials)
 
     @cached_property
     def missing(self) -> list[int]:
         """Trials without a record; one that was cancelled has none that says anything."""
-        there = {index for index, run in self.trials.items() if run.status != "cancelled"}
-        return sorted({index for study in self.studies for index in study} - there)
+        return missing(self.tuning, {index: run for index, run in self.trials.items() if run.status != "cancelled"})
 
     @cached_property
     def choices(self) -> list[int] | None:
@@ -170,9 +166,9 @@ def make_searches(records: Iterable[RunRecord]) -> tuple[dict[str, Search], dict
 def _known(runs: Sequence[RunRecord]) -> set[int]:
     """The trials that the studies of a search have, by index; none where its budget cannot be dealt."""
     tuning = tuning_of(runs[0].spec)
-    if tuning is None or tuning.trials > MOST_TRIALS:
+    if tuning is None or not 1 <= tuning.studies <= tuning.trials <= MOST_TRIALS:
         return set()
-    if tuning.points_sha256 is None:
+    if finds_its_own(tuning):
         return {run.spec.trial for run in runs}
     try:
         return {index for study in dealt(tuning) for index in study}

@@ -18,7 +18,9 @@ from peftmark.benchmark.run.run import failed_record, run
 from peftmark.benchmark.tuning.optuna_search import Proposals, import_optuna
 from peftmark.errors import PeftmarkError
 from peftmark.results import ErrorInfo, RunRecord, RunSpec, Store, TrialFigure, TuningSpec
-from peftmark.results.tuning import chosen, studies_of, tuning_of
+from peftmark.results.tuning import chosen, missing, tuning_of
+from peftmark.results.tuning import studies_of as indices_of
+from peftmark.results.validation import run_problems
 
 pytest.importorskip("optuna")
 
@@ -36,7 +38,16 @@ def asked(**changes: Any) -> Plan:
 
 @pytest.fixture
 def proposals(toy_plugin: Path) -> Proposals:
-    [search] = asked().searches
+    return proposals_of(asked())
+
+
+@pytest.fixture
+def journals(tmp_path: Path) -> Path:
+    return tmp_path / "journals"
+
+
+def proposals_of(made: Plan) -> Proposals:
+    [search] = made.searches
     assert search.proposals is not None
     return search.proposals
 
@@ -45,6 +56,10 @@ def searched(spec: RunSpec) -> TuningSpec:
     tuning = tuning_of(spec)
     assert tuning is not None
     return tuning
+
+
+def studies_of(trials: dict[int, RunRecord]) -> list[list[RunRecord]]:
+    return [[trials[index] for index in study] for study in indices_of(searched(trials[0].spec), trials)]
 
 
 def made_up(spec: RunSpec, best_rate: float = 0.01) -> RunRecord:
@@ -94,18 +109,102 @@ def cost(record: RunRecord) -> int:
     return len(record.trial.curve) if record.trial else EPOCHS
 
 
-def test_the_budget_is_of_epochs(proposals: Proposals, tmp_path: Path) -> None:
+def test_the_budget_is_of_epochs(toy_plugin: Path, tmp_path: Path) -> None:
     """What pruned trials leave is spent on more trials, and never more than there is."""
-    records, rounds = search(proposals, tmp_path)
+    records, rounds = search(proposals_of(asked(trials=24)), tmp_path)
     studies = studies_of({record.spec.trial: record for record in records.values()})
     for study in studies:
         spent = sum(cost(record) for record in study)
-        assert 6 * EPOCHS - EPOCHS < spent <= 6 * EPOCHS
-        assert len(study) > 6
+        assert 12 * EPOCHS - EPOCHS < spent <= 12 * EPOCHS
+        assert len(study) == 12 + sum(EPOCHS - cost(record) for record in study) // EPOCHS
+    assert sum(map(len, studies)) > 24
     kinds = Counter(record.trial.pruned if record.trial else None for record in records.values())
     assert kinds[True] > 2 and kinds[False] > 4 and kinds[None] > 0  # all kinds were tried
     assert rounds[:2] == [1, 2]  # the default for both, then one trial each
     assert sorted(record.spec.trial for record in records.values())[:3] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("method", ["tip_adapter", "tpt"])
+def test_what_does_not_train_has_as_many_trials_as_its_budget(method: str, tmp_path: Path) -> None:
+    """They cost no epochs: that must not be for ever."""
+    made = asked(methods=[method], tasks=["embedded/base2new"], backbones=["embedded/clip"])
+    records: dict[str, RunRecord] = {}
+    while todo := proposals_of(made).state(tmp_path, lambda spec: records.get(spec.run_id))[1]:
+        for spec in todo:
+            failed = failed_record(spec, CPU, "error", ErrorInfo(phase="train", type="X", message="x"))
+            figure = TrialFigure(metric="accuracy", validation=1.0, predictions_sha256="0" * 64)
+            records[spec.run_id] = msgspec.structs.replace(failed, status="ok", error=None, trial=figure)
+    assert [len(study) for study in studies_of({r.spec.trial: r for r in records.values()})] == [6, 6]
+
+
+def test_a_search_without_all_its_trials_chooses_nothing(proposals: Proposals, tmp_path: Path) -> None:
+    records, _ = search(proposals, tmp_path)
+    by_index = {record.spec.trial: record for record in records.values()}
+    assert missing(proposals.tuning, by_index) == []
+    *_, last = indices_of(proposals.tuning, by_index)[1]
+    del by_index[last]
+    assert missing(proposals.tuning, by_index) == [last]
+    with pytest.raises(KeyError, match=str(last)):
+        chosen(by_index)
+
+
+def test_what_is_chosen_late_is_a_sound_record(proposals: Proposals, tmp_path: Path) -> None:
+    """Where many were ended early, there are more trials than a budget that is dealt out has."""
+    [made] = asked().searches
+    trial = msgspec.structs.replace(proposals.default, trial=40)
+    final = made.final(trial, 1)
+    assert final is not None
+    assert (final.trial, searched(final).stage, searched(final).stop_below) == (40, "final", ())
+    assert list(run_problems(failed_record(final, CPU, "error", ErrorInfo(phase="run", type="X", message="x")))) == []
+
+
+def test_trials_that_failed_are_poor_ones(proposals: Proposals, tmp_path: Path) -> None:
+    """They count as tried: a study of failures alone is random no longer than another."""
+    error = ErrorInfo(phase="train", type="Diverged", message="x")
+    records: dict[str, RunRecord] = {}
+
+    def record_of(spec: RunSpec) -> RunRecord | None:
+        return records.get(spec.run_id)
+
+    while todo := proposals.state(tmp_path, record_of)[1]:
+        records |= {spec.run_id: failed_record(spec, CPU, "diverged", error) for spec in todo}
+    journals = [proposals._study(tmp_path, number).get_trials() for number in range(2)]
+    assert [[trial.state.name for trial in trials] for trials in journals] == [["PRUNED"] * 6] * 2
+    found = chosen({record.spec.trial: record for record in records.values()})
+    assert [record.spec.trial for record in found] == [0, 0]
+
+
+def test_a_look_at_a_search_writes_nothing(proposals: Proposals, journals: Path) -> None:
+    """It is what a dry run does, while another command may hold the folder."""
+    records, _ = search(proposals, journals)
+    by_index = {record.spec.trial: record for record in records.values()}
+
+    def record_of(spec: RunSpec) -> RunRecord | None:
+        return None if spec.trial > 4 else records.get(spec.run_id)
+
+    written, nowhere = {path: path.read_bytes() for path in journals.iterdir()}, journals.with_name("nowhere")
+    for folder in (journals, nowhere):
+        done, todo = proposals.state(folder, record_of, write=False)
+        assert [sorted(done), [spec.trial for spec in todo]] == [[0, 1, 2, 3, 4], [5, 6]]
+        assert todo == [by_index[5].spec, by_index[6].spec]
+    assert not nowhere.exists()
+    assert {path: path.read_bytes() for path in journals.iterdir()} == written
+
+
+def test_reading_a_journal_adds_nothing_to_it(proposals: Proposals, journals: Path) -> None:
+    records, _ = search(proposals, journals)
+    sizes = [path.stat().st_size for path in sorted(journals.iterdir())]
+    assert proposals.state(journals, lambda spec: records.get(spec.run_id))[1] == []
+    assert [path.stat().st_size for path in sorted(journals.iterdir())] == sizes
+
+
+def test_other_data_are_another_search(proposals: Proposals, journals: Path) -> None:
+    search(proposals, journals)
+    task = msgspec.structs.replace(proposals.default.task, split_sha256="1" * 64)
+    other = replace(proposals, default=msgspec.structs.replace(proposals.default, task=task))
+    assert not {other._journal(journals, n) for n in range(2)} & set(journals.iterdir())
+    proposals.forget(journals)
+    assert list(journals.iterdir()) == []
 
 
 def test_the_first_is_the_default(proposals: Proposals) -> None:
@@ -151,14 +250,14 @@ def test_a_search_goes_on_where_it_was(proposals: Proposals, tmp_path: Path, har
     assert search(again, tmp_path / "other", between)[0].keys() == undisturbed.keys()
 
 
-def test_a_third_at_most_is_random(proposals: Proposals) -> None:
-    assert proposals.startup == 2
-    assert [replace(proposals, trials=trials, studies=3).startup for trials in (15, 30, 45)] == [1, 3, 5]
+@pytest.mark.parametrize(("trials", "startup"), [(3, 1), (15, 1), (30, 3), (45, 5)])
+def test_a_third_at_most_is_random(toy_plugin: Path, trials: int, startup: int) -> None:
+    assert proposals_of(asked(trials=trials, studies=3)).startup == startup
 
 
-def test_later_trials_depend_on_what_was_found(proposals: Proposals, tmp_path: Path) -> None:
+def test_later_trials_depend_on_what_was_found(toy_plugin: Path, tmp_path: Path) -> None:
     """Those at random do not."""
-    proposals = replace(proposals, trials=24)
+    proposals = proposals_of(asked(trials=24))
     one, _ = search(proposals, tmp_path / "one")
     other, _ = search(proposals, tmp_path / "other", best_rate=0.001)
     rates = [

@@ -20,6 +20,7 @@ from ...results import (
 )
 from ...results.store import no_garbage_collection
 from ...results.tuning import number_of_trials
+from ..tuning.optuna_search import note
 from ..tuning.search import Search
 from .costs import suite_costs
 from .preset import CHANGED, Settings, load_presets
@@ -137,6 +138,8 @@ def _plan_runs(suite: Suite | None, request: Request) -> Plan:
         planned = {trial.run_id: trial for search in searches for trial in search.trials}
         trials = number_of_trials(budget.trials, budget.number_of_studies)
         stages = [("trial", trials), ("final", budget.number_of_studies * len(budget.seeds))]
+        if any(search.proposals for search in searches):
+            notes.append(note(budget.trials // budget.number_of_studies))
     else:
         seeds = request.seeds or (suite.seeds if suite else [0])
         made = [specs.make(*pair, settings) for pair, settings in prepared]

@@ -29,6 +29,9 @@ STUDIES = "studies"
 NAME = "study"
 """Of the only study in a journal."""
 
+FEW = 10
+"""Trials of a study of which TPE takes one alone for good (its γ): it tells little more than chance."""
+
 COMPLETED = 2
 """Trials that must have come to their end before one is measured against them."""
 
@@ -55,11 +58,6 @@ class Proposals:
     @property
     def tuning(self) -> TuningSpec:
         return cast(TuningSpec, self.default.tuning)
-
-    @property
-    def startup(self) -> int:
-        """Trials of a study that are drawn at random, the default among them; a third at most, or one."""
-        return max(self.tuning.trials // self.tuning.studies // 3, 1)
 
     def state(
         self, folder: Path, record_of: Callable[[RunSpec], RunRecord | None], write: bool = True
@@ -134,7 +132,8 @@ class Proposals:
             if len(trials) == asked:
                 seed = f"{self.key} {number} {asked}".encode()
                 study.sampler = optuna.samplers.TPESampler(
-                    n_startup_trials=self.startup, seed=int(hashlib.sha256(seed).hexdigest()[:8], 16)
+                    n_startup_trials=startup(self.tuning.trials // self.tuning.studies),
+                    seed=int(hashlib.sha256(seed).hexdigest()[:8], 16),
                 )
                 proposed = study.ask()
                 for name in self.space:
@@ -200,6 +199,23 @@ def _end(record: RunRecord) -> tuple[optuna.trial.TrialState, float | None]:
         return states.PRUNED, None
     figure = record.trial
     return states.COMPLETE, figure.validation if figure.higher_is_better else -figure.validation
+
+
+def startup(trials: int) -> int:
+    """Of the trials of a study, those that are drawn at random, the default among them: a third at most, or one."""
+    return max(trials // 3, 1)
+
+
+def note(trials: int) -> str:
+    """What a user should know of studies of so many trials."""
+    drawn = startup(trials)
+    if trials <= drawn:
+        return "optuna: studies of one trial are the default alone, nothing is searched"
+    first = f"optuna: of each study's {trials} trials (and more where some end early) the default is the first"
+    first += f", {drawn - 1} more are drawn at random" if drawn > 1 else ""
+    if trials > FEW:
+        return f"{first}, TPE proposes the others"
+    return f"{first}; TPE proposes the others, which from so few is as good as random search"
 
 
 def import_optuna() -> Any:

@@ -42,11 +42,11 @@ class Pixels(Backbone):
         return PixelsAnatomy(self.name, model, model, feature_dim=8, input=PixelInput((8, 8), half, half), log=[])
 
 
-def split(n: int, seed: int) -> Split:
+def split(n: int, seed: int, difference: int = 100) -> Split:
     """Noise, brighter in one class than in the other."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % 2
-    images = torch.randint(0, 128, (n, 3, 8, 8), generator=generator) + 100 * labels.view(-1, 1, 1, 1)
+    images = torch.randint(0, 128, (n, 3, 8, 8), generator=generator) + difference * labels.view(-1, 1, 1, 1)
     return Split(images.to(torch.uint8), labels, ("dark", "bright"))
 
 
@@ -68,6 +68,14 @@ class BrightToo(Bright):
     """The same training images, others for validation and test."""
 
     test_seed = 20
+
+
+@TASKS.register("toy/dim", track="image", group="toys")
+class Dim(Bright):
+    """Hardly brighter: how well it is learned depends on how."""
+
+    def load(self) -> TaskData:
+        return TaskData(split(64, 0, 8), split(100, 3, 8), {"test": split(100, 2, 8)})
 
 
 @TASKS.register("toy/gone", track="image", group="toys")

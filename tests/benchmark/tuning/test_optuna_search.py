@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ import msgspec
 import pytest
 import torch
 
+from peftmark.benchmark.launch.outcome import Options, Outcome
 from peftmark.benchmark.plan.runs import Plan, Request, plan
 from peftmark.benchmark.run.run import failed_record, run
-from peftmark.benchmark.tuning.optuna_search import Proposals, import_optuna
+from peftmark.benchmark.tuning.optuna_search import Proposals, import_optuna, startup
+from peftmark.benchmark.tuning.search import Found, forget, next_trials
 from peftmark.errors import PeftmarkError
 from peftmark.results import ErrorInfo, RunRecord, RunSpec, Store, TrialFigure, TuningSpec
 from peftmark.results.tuning import chosen, missing, tuning_of
@@ -250,9 +252,89 @@ def test_a_search_goes_on_where_it_was(proposals: Proposals, tmp_path: Path, har
     assert search(again, tmp_path / "other", between)[0].keys() == undisturbed.keys()
 
 
-@pytest.mark.parametrize(("trials", "startup"), [(3, 1), (15, 1), (30, 3), (45, 5)])
-def test_a_third_at_most_is_random(toy_plugin: Path, trials: int, startup: int) -> None:
-    assert proposals_of(asked(trials=trials, studies=3)).startup == startup
+def test_a_third_at_most_is_random() -> None:
+    assert [startup(trials) for trials in (1, 2, 5, 6, 10, 15, 30)] == [1, 1, 1, 2, 3, 5, 10]
+
+
+def test_it_says_where_it_is_random_search(toy_plugin: Path) -> None:
+    assert [asked(trials=trials, studies=3).notes for trials in (3, 15, 33)] == [
+        ["optuna: studies of one trial are the default alone, nothing is searched"],
+        [
+            "optuna: of each study's 5 trials (and more where some end early) the default is the first; TPE proposes "
+            "the others, which from so few is as good as random search"
+        ],
+        [
+            "optuna: of each study's 11 trials (and more where some end early) the default is the first, 2 more are "
+            "drawn at random, TPE proposes the others"
+        ],
+    ]
+    assert asked(tuner="halton").notes == []
+
+
+def test_what_failed_is_run_again_where_that_is_asked(proposals: Proposals, tmp_path: Path) -> None:
+    """And what follows from it stays what it is."""
+    [made], store = asked().searches, Store(tmp_path / "results")
+    store.root.mkdir()
+    while more := next_trials([made], Found(store, write=True)):
+        for spec in more:
+            store.write(made_up(spec))
+    whole = {path.name for path in store.root.glob("*.json")}
+    crashed = ErrorInfo(phase="train", type="X", message="x")
+    third = made.state(Found(store))[0][3].spec
+    store.write(failed_record(third, CPU, "error", crashed))
+    assert next_trials([made], Found(store)) == []
+
+    def made_anew(existing: str) -> set[str]:
+        found = Found(store, existing, write=True)
+        while more := next_trials([made], found):
+            for spec in more:
+                store.write(made_up(spec))
+            found.add(spec.run_id for spec in more)
+        return {f"{name}.json" for name in found.made}
+
+    failed = {f"{record.run_id}.json" for record in store.load()[0] if record.status != "ok"}
+    assert len(failed) < len(whole) / 2
+    assert made_anew("retry") == failed
+    forget([made], store)
+    assert made_anew("overwrite") == whole == {path.name for path in store.root.glob("*.json")}
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 4, 7])
+def test_a_command_that_was_stopped_goes_on(
+    invoke: Callable[..., Any], toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """To the records, bit for bit, that one has which nothing disturbed."""
+    left = [after]
+
+    def launch(specs: list[RunSpec], options: Options) -> Generator[Outcome, None, None]:
+        for spec in specs:
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            record = run(spec, CPU)
+            Store(options.results).write(record, options.place(spec))
+            yield Outcome.of(record, 0.0)
+
+    monkeypatch.setattr("peftmark.benchmark.launch.local.launch", launch)
+    words = ["run", "--method", "toy_full", "--task", "toy/dim", "--backbone", "toy/pixels", "--import", toys]
+    words += ["--trials", 16, "--studies", 2, "--tuner", "optuna", "--set", "protocol.epochs=4", "--device", "cpu"]
+    words += ["--set", "protocol.batch_size=8", "--results"]
+    assert invoke(*words, "stopped").code == 130
+    dry = invoke(*words, "stopped", "--dry-run").lines
+    assert f"{2 if after else 1} to run, {after} finished, in stopped" in dry  # the default, then one in each study
+    left[0] = -1
+    for folder in ("stopped", "undisturbed"):
+        assert invoke(*words, folder).code == 0
+    one, other = (
+        {record.run_id: (record.trial, record.quality) for record in Store(tmp_path / folder).load()[0]}
+        for folder in ("stopped", "undisturbed")
+    )
+    assert one == other
+    trials = [trial for trial, _ in one.values() if trial]
+    assert len(trials) >= 15
+    assert any(trial.pruned for trial in trials)
+    assert invoke(*words, "stopped").lines[-1] == f"nothing to run; {len(one)} were finished before; records in stopped"
+    assert invoke("validate", "stopped").code == 0
 
 
 def test_later_trials_depend_on_what_was_found(toy_plugin: Path, tmp_path: Path) -> None:
@@ -265,7 +347,6 @@ def test_later_trials_depend_on_what_was_found(toy_plugin: Path, tmp_path: Path)
         for records in (one, other)
     ]
     same = [a == b for a, b in zip(*rates, strict=False)]
-    assert proposals.startup == 4
     assert all(same[:4]) and same[5:].count(False) > len(same[5:]) / 2
 
 

@@ -199,7 +199,8 @@ class TrialFigure(RecordPart, frozen=True):
     unit: str = "percent"
     higher_is_better: bool = True
     curve: list[dict[str, float]] = []
-    """As of a `Quality`; with ``validation`` where the tuner looked at it in every epoch."""
+    """As of a `Quality`; with ``validation_score``, of which more is better, after every epoch but the last where the
+    tuner looked at it."""
     pruned: bool = False
     """Whether the tuner ended it before its last epoch."""
 

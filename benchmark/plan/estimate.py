@@ -35,8 +35,8 @@ class Estimate:
 def estimate(plan: Plan) -> Estimate:
     """From the tasks' sizes, the protocol's epochs and the methods' phases; no data need be there."""
     runs = unknown = trained = evaluated = 0
-    for (name, epochs, stage), count in plan.wanted.items():
-        images = _images(name, epochs, stage, plan.protocol) if plan.protocol else None
+    for (name, epochs, stage, watched), count in plan.wanted.items():
+        images = _images(name, epochs, stage, watched, plan.protocol) if plan.protocol else None
         if images is None:
             unknown += count
             continue
@@ -55,14 +55,15 @@ def images_per_second(records: Iterable[RunRecord]) -> float | None:
         ended = record.trial is not None and record.trial.pruned
         if record.status == "ok" and not record.phases and not ended:
             protocol = protocol_of(record.spec.protocol)
-            seen = _images(record.spec.task.name, 1.0, tuning.stage if tuning else None, protocol)
+            stage, watched = (tuning.stage, bool(tuning.stop_below)) if tuning else (None, False)
+            seen = _images(record.spec.task.name, 1.0, stage, watched, protocol)
         if seen is not None:
             images += sum(seen)
             seconds += record.time_s.train + record.time_s.evaluation
     return images / seconds if seconds else None
 
 
-def _images(task: str, epochs: float, stage: Stage, protocol: Protocol) -> tuple[int, int] | None:
+def _images(task: str, epochs: float, stage: Stage, watched: bool, protocol: Protocol) -> tuple[int, int] | None:
     """That a run trains on, each as often as it is seen, and evaluates; None where the task cannot say."""
     sizes = TASKS[task](task).expected_sizes() if task in TASKS else None
     if sizes is None:
@@ -70,4 +71,5 @@ def _images(task: str, epochs: float, stage: Stage, protocol: Protocol) -> tuple
     train, validation, test = sizes
     both = stage == "final" or (stage is None and protocol.final_training == "train+validation")
     trained = round(epochs * protocol.epochs * (train + validation * both))
-    return trained, test * (stage != "trial") + validation * (not both)
+    looks = max(round(epochs * protocol.epochs), 1) if watched else 1
+    return trained, test * (stage != "trial") + validation * looks * (not both)

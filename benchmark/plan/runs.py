@@ -73,11 +73,13 @@ class Wanted(NamedTuple):
 
     Attributes:
         epochs: what its method's phases are, in the protocol's epochs.
+        watched: whether it is measured on the validation split after every epoch.
     """
 
     task: str
     epochs: float
     stage: Stage = None
+    watched: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,8 @@ def _plan_runs(suite: Suite | None, request: Request) -> Plan:
         raise PeftmarkError(_all_absent(specs.absent))
     for (_, task, method, config), settings in prepared:
         epochs = specs.epochs(method, config, settings, protocol.epochs)
-        wanted.update({Wanted(task, epochs, stage): count for stage, count in stages})
+        watched = any(search.proposals for search in searches)
+        wanted.update({Wanted(task, epochs, stage, watched and stage == "trial"): count for stage, count in stages})
     return Plan(list(planned.values()), specs.checkpoints, protocol, wanted, searches, specs.absent, notes)
 
 

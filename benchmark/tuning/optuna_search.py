@@ -8,8 +8,9 @@ score; so it can be carried out anywhere, and again.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ...errors import PeftmarkError
 from ...methods.search_space import Dimension
 from ...results import RunRecord, RunSpec, TuningSpec
+from ...results.files import read_regular
 from ...results.tuning import walk
 
 if TYPE_CHECKING:
@@ -68,24 +70,29 @@ class Proposals:
             folder: of the journals.
             record_of: what there is of a trial.
             write: whether the journals are kept up to date; else they are read where they are there.
+
+        Raises:
+            PeftmarkError: where they cannot be written.
         """
         default = record_of(self.default)
         if default is None:
             return {}, [self.default]
         done, todo = {0: default}, []
-        for number in range(self.tuning.studies):
-            study = self._study(folder, number) if write else self._copy(folder, number)
-            for spec, record in self._trials(study, number, default, record_of):
-                if record is None:
-                    todo.append(spec)
-                else:
-                    done[spec.trial] = record
+        with _writing(folder):
+            for number in range(self.tuning.studies):
+                study = self._study(folder, number) if write else self._copy(folder, number)
+                for spec, record in self._trials(study, number, default, record_of):
+                    if record is None:
+                        todo.append(spec)
+                    else:
+                        done[spec.trial] = record
         return done, todo
 
     def forget(self, folder: Path) -> None:
         """Delete the journals: all trials are made anew."""
-        for number in range(self.tuning.studies):
-            self._journal(folder, number).unlink(missing_ok=True)
+        with _writing(folder):
+            for number in range(self.tuning.studies):
+                self._journal(folder, number).unlink(missing_ok=True)
 
     def _journal(self, folder: Path, number: int) -> Path:
         """Of a study: on other data the default's is another run, and the search begins anew."""
@@ -94,9 +101,9 @@ class Proposals:
     def _study(self, folder: Path, number: int) -> optuna.Study:
         """As its journal has it. A journal that cannot be read is made anew: records give the same study again."""
         path = self._journal(folder, number)
-        folder.mkdir(parents=True, exist_ok=True)
         with suppress(Exception):  # whatever what a killed command has left makes Optuna raise
             return self._read(path)
+        folder.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         return import_optuna().create_study(storage=_storage(path), study_name=NAME, direction="maximize")
 
@@ -108,7 +115,7 @@ class Proposals:
         return study
 
     def _read(self, path: Path) -> optuna.Study:
-        if not path.read_bytes().endswith(b"\n"):
+        if not read_regular(path, sys.maxsize).endswith(b"\n"):
             raise ValueError("half a line would become one with the next")
         study = import_optuna().load_study(study_name=NAME, storage=_storage(path))
         if any(trial.params.keys() != self.space.keys() for trial in study.get_trials(deepcopy=False)):
@@ -227,6 +234,15 @@ def import_optuna() -> Any:
         raise PeftmarkError("--tuner optuna needs Optuna: pip install 'peftmark[optuna]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = f"cannot write the studies' journals into {folder} ({error.strerror})"
+        raise PeftmarkError(f"{reason}: what is finished is kept, the same command goes on") from error
 
 
 def _storage(path: Path) -> Any:

@@ -151,6 +151,8 @@ def test_a_trial_has_no_quality_and_others_have_no_figure_of_a_trial(record: Mak
         (1, {"studies": 4}, "6 trials cannot be dealt evenly into 4 studies"),
         (1, {"trials": 0}, "0 trials cannot be dealt evenly into 2 studies"),
         (1, {"study": 2}, "there is no study 2 of 2"),
+        (1, {"study": 1}, "trial 1 is none of study 1 of 2"),
+        (0, {"study": 0}, "trial 0 is none of study 0 of 2"),
         (1, {"learning_rate": 0.0}, "the learning rate is 0.0"),
         (1, {"points_sha256": "new"}, "the points' hash 'new' is no sha256"),
     ],

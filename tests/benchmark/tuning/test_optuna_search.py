@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator
@@ -14,12 +15,14 @@ import pytest
 import torch
 
 from peftmark.benchmark.launch.outcome import Options, Outcome
+from peftmark.benchmark.plan.estimate import estimate, images_per_second
 from peftmark.benchmark.plan.runs import Plan, Request, plan
 from peftmark.benchmark.run.run import failed_record, run
 from peftmark.benchmark.tuning.optuna_search import Proposals, import_optuna, startup
 from peftmark.benchmark.tuning.search import Found, forget, next_trials
 from peftmark.errors import PeftmarkError
-from peftmark.results import ErrorInfo, RunRecord, RunSpec, Store, TrialFigure, TuningSpec
+from peftmark.registry import TASKS
+from peftmark.results import ErrorInfo, RunRecord, RunSpec, Store, Time, TrialFigure, TuningSpec
 from peftmark.results.tuning import chosen, missing, tuning_of
 from peftmark.results.tuning import studies_of as indices_of
 from peftmark.results.validation import run_problems
@@ -198,6 +201,41 @@ def test_reading_a_journal_adds_nothing_to_it(proposals: Proposals, journals: Pa
     sizes = [path.stat().st_size for path in sorted(journals.iterdir())]
     assert proposals.state(journals, lambda spec: records.get(spec.run_id))[1] == []
     assert [path.stat().st_size for path in sorted(journals.iterdir())] == sizes
+
+
+def test_journals_that_cannot_be_written_are_one_line(proposals: Proposals, journals: Path) -> None:
+    journals.write_text("a file")
+    for what in (lambda: search(proposals, journals), lambda: proposals.forget(journals)):
+        with pytest.raises(PeftmarkError, match=r"cannot write the studies' journals into .*journals") as error:
+            what()
+        assert "\n" not in str(error.value)
+
+
+def test_a_pipe_is_no_journal(proposals: Proposals, journals: Path) -> None:
+    """And nothing waits for it."""
+    undisturbed, _ = search(proposals, journals)
+    for path in journals.iterdir():
+        path.unlink()
+        os.mkfifo(path)
+    done, todo = proposals.state(journals, lambda spec: undisturbed.get(spec.run_id))
+    assert (len(done), todo) == (len(undisturbed), [])
+
+
+def test_validations_are_counted_beforehand(toy_plugin: Path) -> None:
+    """One an epoch of each trial; a trial that ended early says nothing of how fast a machine is."""
+    request: dict[str, Any] = {"methods": ["linear"], "tasks": ["embedded/digits"], "backbones": ["embedded/vit"]}
+    made = {tuner: asked(**request, tuner=tuner) for tuner in ("halton", "optuna")}
+    images = {tuner: estimate(each) for tuner, each in made.items()}
+    sizes = TASKS["embedded/digits"]("embedded/digits").expected_sizes()
+    assert sizes is not None
+    assert images["optuna"].trained == images["halton"].trained
+    assert images["optuna"].evaluated - images["halton"].evaluated == 11 * (EPOCHS - 1) * sizes[1]
+    [default] = [spec for spec in made["optuna"].specs if isinstance(spec, RunSpec)]
+    record = msgspec.structs.replace(made_up(default), time_s=Time(train=2.0))
+    assert images_per_second([record]) == (EPOCHS * (sizes[0] + sizes[1])) / 2
+    assert record.trial is not None
+    pruned = msgspec.structs.replace(record, trial=msgspec.structs.replace(record.trial, pruned=True))
+    assert images_per_second([pruned]) is None
 
 
 def test_other_data_are_another_search(proposals: Proposals, journals: Path) -> None:

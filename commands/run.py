@@ -295,7 +295,12 @@ def _say_estimate(planned: Plan, store: Store, throughput: float | None, jobs: i
         hours = f": {found.hours(measured * jobs):,.1f} hours on {jobs} workers as fast as the runs in {store.root}"
     others = f" ({found.unknown:,} other runs are not counted)" if found.unknown else ""
     trials = sum(count for wanted, count in planned.wanted.items() if wanted.stage == "trial")
-    kinds = f" ({trials:,} trials, at most {planned.wanted.total() - trials:,} of what they choose)" if trials else ""
+    whole = " of full length, or more that end early" if any(wanted.watched for wanted in planned.wanted) else ""
+    kinds = (
+        f" ({trials:,} trials{whole}, at most {planned.wanted.total() - trials:,} of what they choose)"
+        if trials
+        else ""
+    )
     say(
         f"at most {found.trained / 1e6:,.1f} million training and {found.evaluated / 1e6:,.1f} million test images in "
         f"all {found.runs:,} runs{kinds}{hours}{others}"

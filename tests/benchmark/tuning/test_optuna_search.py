@@ -429,6 +429,12 @@ def test_without_optuna_it_is_one_line(toy_plugin: Path, monkeypatch: pytest.Mon
 def test_the_command(invoke: Callable[..., Any], toys: Path, tmp_path: Path) -> None:
     asked = ("--method", "toy_full", "--task", "toy/bright", "--backbone", "toy/pixels", "--import", toys)
     tuned = ("run", *asked, "--trials", 4, "--studies", 2, "--tuner", "optuna", "--set", "protocol.epochs=2")
+    planned = invoke(*tuned, "--dry-run")
+    assert planned.lines[-2:] == [
+        "1 to run, 0 finished, in runs",
+        "and what 1 searches propose and choose, when their trials are done",
+    ]
+    assert not (tmp_path / "runs").exists()
     ended = invoke(*tuned, "--jobs", 1)
     assert ended.code == 0, ended.err
     records, problems = Store(tmp_path / "runs").load()

@@ -6,10 +6,14 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
 _PREFIX, _LOCK = "peftmark-scratch-", ".lock"
+
+_LEFT_S = 600.0
+"""Age from which a folder without a lock is nobody's: a younger one may be about to get it."""
 
 
 class Scratch:
@@ -33,11 +37,17 @@ class Scratch:
 
 
 def _remove_orphans(parent: Path) -> None:
-    for lock in parent.glob(f"{_PREFIX}*/{_LOCK}"):
+    for folder in parent.glob(f"{_PREFIX}{'[a-z0-9_]' * 8}"):
         with suppress(OSError):  # somebody else's, or gone meanwhile
-            handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                # the Ray of a command that was killed lives on for a while, and makes its deleted folder anew
+                if time.time() - folder.stat().st_mtime > _LEFT_S:
+                    shutil.rmtree(folder, ignore_errors=True)
+                continue
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(lock.parent, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(handle)

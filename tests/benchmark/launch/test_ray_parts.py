@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,11 @@ def test_scratch_folders_of_the_dead_are_deleted(tmp_path: Path) -> None:
         Scratch(tmp_path).close()
         assert (theirs / "file").exists()
         other.kill()
-    tmp_path.joinpath("peftmark-scratch-of-a-user").mkdir()
+    young, old, of_a_user = (tmp_path / f"peftmark-scratch-{name}" for name in ("young_00", "old_0000", "of-a-user"))
+    for folder in (young, old, of_a_user):  # they have no lock
+        (folder / "session").mkdir(parents=True)
+    for folder in (old, of_a_user):
+        os.utime(folder, (time.time() - 3600,) * 2)
     Scratch(tmp_path).close()
-    assert {path.name for path in tmp_path.iterdir()} == {mine.path.name, "peftmark-scratch-of-a-user"}
+    assert set(tmp_path.iterdir()) == {mine.path, young, of_a_user}
     mine.close()

@@ -231,6 +231,16 @@ def read_only() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def trimmed() -> Iterator[None]:
+    """What the tests of a file have freed goes back to the system: malloc would keep it, and more with every file."""
+    from peftmark.benchmark.launch.malloc import return_freed_memory
+
+    yield
+    gc.collect()
+    return_freed_memory()
+
+
 @pytest.fixture
 def gigabytes() -> Iterator[None]:
     """What a large model takes goes back to the system, and what other tests have taken before it comes."""

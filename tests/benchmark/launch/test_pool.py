@@ -62,7 +62,8 @@ def test_whatever_a_job_does_to_its_worker(started: list[Process]) -> None:
     found = answers(2, jobs)
     assert {job: found[job] for job in faults} == {job: Lost("death", how) for job, how in faults.items()}
     assert {job: found[job] for job in sums} == {job: eval(job) for job in sums}
-    assert len(started) == 2 + len(faults)
+    # all are replaced but the last, where the other worker has done what was left before a new one could
+    assert 1 + len(faults) <= len(started) <= 2 + len(faults)
 
 
 def test_a_death_that_the_pipe_does_not_tell(started: list[Process]) -> None:

@@ -237,6 +237,8 @@ def trimmed() -> Iterator[None]:
     from peftmark.benchmark.launch.malloc import return_freed_memory
 
     yield
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()  # what was compiled holds on to its models
     gc.collect()
     return_freed_memory()
 

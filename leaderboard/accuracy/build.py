@@ -62,7 +62,8 @@ def make_board(records: Iterable[RunRecord], subjects: Subjects, efficiency: Eff
             scale = scales[runs[0].spec.task.name]
             tables.append(_table(key, scale, kept, reasons, subjects, defaults, efficiency, searches))
         if tables:
-            tracks.append(Track(key, TRACKS.get(key, key.replace("_", " ").capitalize()), tables))
+            title = TRACKS.get(key, key.replace("_", " ").capitalize())
+            tracks.append(Track(key, title, tables, first=not tracks))
     return Board(tracks, left_out, searches)
 
 
@@ -234,12 +235,14 @@ def _columns(
     } or set(versions)
     index = 0
 
-    def column(kind: Literal["mean", "group", "task", "part"], label: str, title: str, starts: bool = False) -> Column:
+    def column(
+        kind: Literal["mean", "group", "task", "part"], of: str, label: str, title: str, starts: bool = False
+    ) -> Column:
         nonlocal index
         index += 1
-        return Column(index - 1, kind, label, title, starts)
+        return Column(index - 1, kind, f"{kind}:{of}" if of else kind, label, title, starts)
 
-    mean = column("mean", "Mean", f"unweighted mean over {len(standard)} tasks") if len(standard) > 1 else None
+    mean = column("mean", "", "Mean", f"unweighted mean over {len(standard)} tasks") if len(standard) > 1 else None
     names: defaultdict[str, list[str]] = defaultdict(list)
     for name in sorted(versions):
         names[subjects.tasks[name].family].append(name)
@@ -247,15 +250,19 @@ def _columns(
     for group in sorted(names, key=lambda group: (place(group, GROUPS), group)):
         members = names[group]
         several = len(names) > 1 and sum(name in standard for name in members) > 1
-        group_mean = column("group", "mean", f"unweighted mean over the {group} tasks", True) if several else None
+        group_mean = (
+            column("group", group, "mean", f"unweighted mean over the {group} tasks", True) if several else None
+        )
         tasks: list[TaskColumns] = []
         for name in members:
             metric, parts = _parts([run for run in runs if run.spec.task.name == name])
             task = subjects.tasks[name]
             chance = f", chance {figure(task.chance)}" if task.chance is not None else ""
             label, starts = (metric if parts else task.short), bool(parts) or not (tasks or group_mean)
-            headline = column("task", label, f"{name}: {metric} in {scale.unit}{chance}", starts)
-            columns = tuple(column("part", part, f"{name}: {part}, in {scale.unit}") for part in parts)
+            headline = column("task", name, label, f"{name}: {metric} in {scale.unit}{chance}", starts)
+            columns = tuple(
+                column("part", f"{name}:{part}", part, f"{name}: {part}, in {scale.unit}") for part in parts
+            )
             tasks.append(TaskColumns(task, versions[name], headline, columns, name in standard))
         groups.append(Group(group, group_mean, tuple(tasks)))
     return mean, tuple(groups)

@@ -22,6 +22,8 @@ class Column:
 
     index: int
     kind: Literal["mean", "group", "task", "part"]
+    key: str
+    """Unique in the table, and the same in every table that has the column."""
     label: str
     title: str
     starts: bool = False
@@ -209,6 +211,19 @@ class Row:
         return [run for cell in self.cells.values() for run in cell.runs]
 
     @property
+    def attempted(self) -> int:
+        """How many runs there are, but for those that were cancelled."""
+        return sum(run.status != "cancelled" for run in self.runs)
+
+    @property
+    def succeeded(self) -> int:
+        return sum(run.status == "ok" for run in self.runs)
+
+    @property
+    def hardware(self) -> list[str]:
+        return sorted({run.env.hardware_class for run in self.runs})
+
+    @property
     def label(self) -> str:
         return " ".join((self.method.name, *self.differences, *self.badges))
 
@@ -267,7 +282,7 @@ class Table:
 
     @property
     def hardware(self) -> list[str]:
-        return sorted({run.env.hardware_class for row in self.rows for run in row.runs})
+        return sorted({hardware for row in self.rows for hardware in row.hardware})
 
     @property
     def families(self) -> list[tuple[str, str]]:
@@ -275,9 +290,24 @@ class Table:
         return families_in_order({(row.method.family, row.method.colour) for row in self.rows})
 
     @property
-    def first_figure(self) -> int:
-        """How many columns stand before those of figures."""
-        return 3 + (self.cost_shape is not None)
+    def columns(self) -> list[tuple[str, Column]]:
+        """Those of figures, with the name of the group that each stands in, empty for the mean over all tasks."""
+        columns = [("", self.mean)] if self.mean else []
+        for group in self.groups:
+            columns += [(group.name, group.mean)] if group.mean else []
+            for task in group.tasks:
+                columns += [(group.name, column) for column in (task.headline, *task.parts)]
+        return columns
+
+    @property
+    def name(self) -> str:
+        """What tells it from the track's other tables."""
+        section = f" · {self.section}" if self.section else ""
+        return f"{self.backbone.name} · {self.protocol_name}{section}"
+
+    @property
+    def protocol_name(self) -> str:
+        return f"{self.protocol}, version {self.protocol_version}"
 
 
 @dataclass(frozen=True)
@@ -285,10 +315,12 @@ class Track:
     key: str
     title: str
     tables: list[Table]
+    first: bool
+    """Whether it is the one that the site opens with."""
 
     @property
-    def anchor(self) -> str:
-        return f"track-{slug(self.key)}"
+    def page(self) -> str:
+        return "index.html" if self.first else f"track-{slug(self.key)}.html"
 
     @property
     def families(self) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from ...results import CostRecord, Env, RunRecord, encode_record
 from .. import formatting
+from ..accuracy.measures import measures_of
 from ..accuracy.published import METRICS, Published
 from ..accuracy.table import Board, Row, Table
 from ..costs.scaling import MIN_SIZES, QUANTITIES, Ladder, by_ladder, make_ladders, size_word
@@ -30,6 +31,9 @@ from ..subjects import FAMILIES, GROUPS, Subject, Subjects, families_in_order, p
 from ..tuning.overview import Tuned, make_overview
 from ..tuning.searches import Search
 from .command import reproduce
+from .data import write_data
+from .libraries import write_libraries
+from .overview import overview_data
 
 _HERE = Path(__file__).parent.parent
 
@@ -82,6 +86,11 @@ class Site:
         """What tasks want to be known before their figures are read."""
         stated = {task.facts.get("caution") for task in self.subjects.tasks.values()}
         return sorted(caution for caution in stated if isinstance(caution, str))
+
+    def page_of(self, table: Table) -> str:
+        """The address of a table."""
+        pages = {track.key: track.page for track in self.board.tracks}
+        return f"{pages[table.track]}#{table.key}"
 
     @cached_property
     def rows(self) -> Mapping[str, list[tuple[Table, Row]]]:
@@ -137,11 +146,17 @@ def write_site(site: Site, folder: Path) -> None:
         target.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     shutil.copytree(_HERE / "static", folder / "static", ignore=shutil.ignore_patterns("__pycache__"))
+    write_libraries(folder / "static")
     for subject in site.subjects.tasks.values():
         _copy_picture(subject, folder)
 
     if site.records:
-        page("index.html", "index.html.j2", plots=_plots(site.board))
+        for track in site.board.tracks:
+            measures = {table.key: measures_of(table.rows) for table in track.tables}
+            write_data(folder / "data" / f"{Path(track.page).stem}.js", overview_data(track, measures))
+            page(track.page, "track.html.j2", track=track, measures=measures)
+        if not site.board.tracks:
+            page("index.html", "start.html.j2")
         page("tasks.html", "tasks.html.j2", families=_by_family(site.subjects.tasks))
         page("runs.html", "runs.html.j2")
         page("published.html", "published.html.j2", metrics=METRICS)

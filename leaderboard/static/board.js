@@ -1,78 +1,104 @@
 "use strict";
-// Sorting, filtering and tabs. Without this file every table, row and track is simply there.
+// Tables sort and filter by DataTables. Without scripts every table, row and column is simply there.
 
-for (const table of document.querySelectorAll("table[data-sortable]")) {
-  for (const button of table.tHead.querySelectorAll("button")) button.addEventListener("click", () => sort(table, button));
-}
+globalThis.peftmark ??= {};
 
-function sort(table, button) {
-  const head = button.closest("th");
-  const { column, kind, first } = button.dataset;
-  const other = first === "ascending" ? "descending" : "ascending";
-  const direction = head.getAttribute("aria-sort") === first ? other : first;
-  for (const each of table.tHead.querySelectorAll("[aria-sort]")) each.removeAttribute("aria-sort");
-  head.setAttribute("aria-sort", direction);
-  const sign = direction === "ascending" ? 1 : -1;
-  const value = (row) => row.cells[column].dataset.value;
-  const compare = (a, b) => (kind === "number" ? a - b : a.localeCompare(b, "en", { numeric: true }));
-  const rows = [...table.tBodies[0].rows].sort((left, right) => {
-    const [a, b] = [value(left), value(right)];
-    return a === "" || b === "" ? (a === "") - (b === "") : sign * compare(a, b); // what has no value stays below
-  });
-  table.tBodies[0].append(...rows);
-}
+(() => {
+  const { DataTable, dataTable } = jQuery.fn;
+  const order = dataTable.ext.type.order;
 
-for (const part of document.querySelectorAll("[data-filtered]")) {
-  const search = part.querySelector("input[type=search]");
-  const families = [...part.querySelectorAll("[data-filter-family]")];
-  const apply = () => {
-    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const chosen = families.filter((button) => button.ariaPressed === "true").map((button) => button.dataset.filterFamily);
-    let shown = 0, all = 0;
-    for (const table of part.querySelectorAll("table[data-sortable]")) {
-      let visible = 0;
-      for (const row of table.tBodies[0].rows) {
-        const { family, search: text } = row.dataset;
-        row.hidden = !words.every((word) => text.includes(word)) || (chosen.length > 0 && !chosen.includes(family));
-        visible += !row.hidden;
-      }
-      all += table.tBodies[0].rows.length;
-      shown += visible;
-      table.nextElementSibling.hidden = visible > 0;
-    }
-    part.querySelector("[data-shown]").textContent = shown < all ? `${shown} of ${all} rows` : "";
-  };
-  search.addEventListener("input", apply);
-  for (const button of families) {
-    button.addEventListener("click", () => {
-      button.ariaPressed = String(button.ariaPressed !== "true");
-      apply();
+  // what has no value stays below, whichever way a column is sorted
+  const empty = (value) => value === null || value === "";
+  const below = (compare) => (a, b) => (empty(a) || empty(b) ? empty(a) - empty(b) : compare(a, b));
+  const numbers = (a, b) => a - b;
+  const texts = (a, b) => String(a).localeCompare(String(b), "en", { numeric: true });
+  for (const [kind, compare] of [["number", numbers], ["text", texts]]) {
+    order[`board-${kind}-pre`] = (value) => value;
+    order[`board-${kind}-asc`] = below(compare);
+    order[`board-${kind}-desc`] = below((a, b) => compare(b, a));
+  }
+
+  /** Makes a table of a page a DataTable whose heads sort it: `data-column`, `data-kind` and `data-first` say how. */
+  peftmark.sortable = (table, options = {}) => {
+    const heads = [...table.tHead.querySelectorAll("[data-column]")];
+    const definitions = heads.map(({ dataset: { column, kind, first } }) => ({
+      targets: Number(column),
+      type: `board-${kind}`,
+      orderable: true,
+      orderSequence: first === "ascending" ? ["asc", "desc"] : ["desc", "asc"],
+    }));
+    const api = jQuery(table).DataTable({
+      autoWidth: false,
+      columnDefs: [...definitions, { targets: "_all", orderable: false }],
+      info: false,
+      language: { zeroRecords: table.dataset.nothing ?? "Nothing matches the filter." },
+      layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
+      order: [],
+      paging: false,
+      ...options,
     });
-  }
-  part.querySelector(".filters").hidden = false;
-}
+    return api;
+  };
 
-const tracks = [...document.querySelectorAll("section.track")];
+  /** Whether all words are in a text. */
+  peftmark.matches = (text, query) => query.toLowerCase().split(/\s+/).every((word) => text.includes(word));
 
-function show() {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  const current = target?.closest("section.track") ?? tracks.find((track) => !track.hidden && tracks.some((other) => other.hidden)) ?? tracks[0];
-  for (const track of tracks) track.hidden = track !== current;
-  for (const tab of document.querySelectorAll(".tabs a")) {
-    tab.ariaCurrent = tab.hash === `#${current.id}` ? "true" : null;
-  }
-  if (target && target !== current) target.scrollIntoView();
-}
+  const filtered = (part) => {
+    const search = part.querySelector("input[type=search]");
+    if (search === null) return; // nothing to filter by
+    const families = [...part.querySelectorAll("[data-filter-family]")];
+    const tables = [...part.querySelectorAll("table[data-sortable]")].map((table) => jQuery(table).DataTable());
+    const apply = () => {
+      const chosen = families.filter((button) => button.ariaPressed === "true").map((button) => button.dataset.filterFamily);
+      for (const table of tables) {
+        table.search.fixed("filter", (_, __, index) => {
+          const { family, search: text } = table.row(index).node().dataset;
+          return peftmark.matches(text, search.value) && (chosen.length === 0 || chosen.includes(family));
+        });
+        table.draw();
+      }
+      const all = tables.reduce((sum, table) => sum + table.rows().count(), 0);
+      const shown = tables.reduce((sum, table) => sum + table.rows({ search: "applied" }).count(), 0);
+      part.querySelector("[data-shown]").textContent = shown < all ? `${shown} of ${all} rows` : "";
+    };
+    search.addEventListener("input", apply);
+    for (const button of families) {
+      button.addEventListener("click", () => {
+        button.ariaPressed = String(button.ariaPressed !== "true");
+        apply();
+      });
+    }
+    part.querySelector(".filters").hidden = false;
+  };
 
-if (tracks.length > 0) {
+  for (const table of document.querySelectorAll("table[data-sortable]:not([data-own])")) peftmark.sortable(table);
+  for (const part of document.querySelectorAll("[data-filtered]")) filtered(part);
+})();
+
+(() => {
+  const tabs = [...document.querySelectorAll(".tabs a")].filter((tab) => tab.getAttribute("href").startsWith("#"));
+  const sections = tabs.map((tab) => document.getElementById(tab.hash.slice(1)));
+  if (sections.length === 0) return;
+  let current = sections[0];
+
+  const show = () => {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const chosen = sections.find((section) => section.contains(target)) ?? current;
+    current = chosen;
+    sections.forEach((section, index) => {
+      section.hidden = section !== current;
+      tabs[index].ariaCurrent = section === current ? "true" : null;
+    });
+    if (target && target !== current) target.scrollIntoView();
+  };
   document.body.classList.add("tabbed");
   show();
   addEventListener("hashchange", show);
-  for (const tab of document.querySelectorAll(".tabs a")) {
+  for (const tab of tabs) {
     tab.addEventListener("click", (event) => {
       event.preventDefault(); // the page stays where it is, with the tabs in view
       history.pushState(null, "", tab.hash);
       show();
     });
   }
-}
+})();

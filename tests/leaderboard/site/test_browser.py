@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,11 @@ import pytest
 pytest.importorskip("selenium", reason="selenium is not installed")
 
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
 
 if TYPE_CHECKING:
     from ..conftest import Results
@@ -51,43 +55,55 @@ def browser(full_results: Results, tmp_path: Path) -> Iterator[webdriver.Chrome]
 
 
 def names(browser: webdriver.Chrome) -> list[str]:
-    rows = browser.find_elements(By.CSS_SELECTOR, "#track-image tbody tr")
-    heads = [row.find_element(By.CSS_SELECTOR, "th") for row in rows if row.is_displayed()]
-    return [str(head.get_attribute("data-value")) for head in heads]
+    """The rows of the first table, of those that are shown."""
+    heads = browser.find_elements(By.CSS_SELECTOR, "article:first-of-type tbody th")
+    return [str(head.get_attribute("data-order")) for head in heads if head.is_displayed()]
+
+
+def eventually(browser: webdriver.Chrome, found: Callable[[], object], expected: object) -> None:
+    """A table is drawn anew a moment after it is told to be."""
+    with suppress(TimeoutException):
+        WebDriverWait(browser, 5, 0.05).until(lambda _: found() == expected)
+    assert found() == expected
+
+
+def head(browser: webdriver.Chrome, text: str) -> WebElement:
+    """The head of a column of the first table."""
+    return browser.find_element(By.XPATH, f"(//table)[1]//thead//th[.//span[@data-column and .='{text}']]")
 
 
 def test_sort_filter_and_tabs(browser: webdriver.Chrome) -> None:
     assert browser.get_log("browser") == []  # nothing was refused or failed
-    assert names(browser) == ["lora", "lora rank=16", "linear", "weird/<b>$x_1", "lora deviation"]
+    eventually(browser, lambda: names(browser), ["lora", "lora rank=16", "linear", "weird/<b>$x_1", "lora deviation"])
 
-    method = browser.find_element(By.XPATH, "//section[@id='track-image']//thead//button[text()='Method']")
-    method.click()
-    assert names(browser) == ["linear", "lora", "lora deviation", "lora rank=16", "weird/<b>$x_1"]
-    method.send_keys(Keys.ENTER)  # by keyboard, the other way round
-    assert names(browser)[0] == "weird/<b>$x_1"
-    assert method.find_element(By.XPATH, "..").get_attribute("aria-sort") == "descending"
+    head(browser, "Method").click()
+    eventually(browser, lambda: names(browser), ["linear", "lora", "lora deviation", "lora rank=16", "weird/<b>$x_1"])
+    by_keyboard = head(browser, "Method").find_element(By.CSS_SELECTOR, "[role=button]")
+    by_keyboard.send_keys(Keys.ENTER)  # the other way round
+    eventually(browser, lambda: names(browser)[0], "weird/<b>$x_1")
+    assert head(browser, "Method").get_attribute("aria-sort") == "descending"
 
-    digits = browser.find_element(By.XPATH, "//section[@id='track-image']//thead//button[text()='digits']")
-    digits.click()
-    assert names(browser) == ["lora deviation", "lora", "lora rank=16", "linear", "weird/<b>$x_1"]  # no figure: last
+    head(browser, "digits").click()
+    eventually(
+        browser, lambda: names(browser), ["lora deviation", "lora", "lora rank=16", "linear", "weird/<b>$x_1"]
+    )  # no figure: last
 
-    search = browser.find_element(By.CSS_SELECTOR, "#track-image input[type=search]")
+    search = browser.find_element(By.NAME, "search")
     search.send_keys("rank")
-    assert names(browser) == ["lora rank=16"]
+    eventually(browser, lambda: names(browser), ["lora rank=16"])
     search.send_keys(Keys.BACKSPACE * 4)
-    browser.find_element(By.CSS_SELECTOR, "#track-image [data-filter-family=baseline]").click()
-    assert names(browser) == ["linear"]
+    browser.find_element(By.XPATH, "//button[text()='baseline']").click()
+    eventually(browser, lambda: names(browser), ["linear"])
 
-    image, words = (browser.find_element(By.ID, f"track-{name}") for name in ("image", "openvocab"))
-    assert image.is_displayed() and not words.is_displayed()
-    browser.find_element(By.CSS_SELECTOR, ".tabs a[href='#track-openvocab']").click()
-    assert words.is_displayed() and not image.is_displayed()
+    browser.find_element(By.LINK_TEXT, "Open vocabulary").click()
+    eventually(browser, lambda: names(browser), ["coop", "zero_shot"])
+    assert browser.get_log("browser") == []
 
 
 def cost_names(browser: webdriver.Chrome) -> list[str]:
     table = browser.find_element(By.CSS_SELECTOR, "table.costs")
     rows = [row for row in table.find_elements(By.CSS_SELECTOR, "tbody tr") if row.is_displayed()]
-    return [str(row.find_element(By.CSS_SELECTOR, "th").get_attribute("data-value")) for row in rows]
+    return [str(row.find_element(By.CSS_SELECTOR, "th").get_attribute("data-order")) for row in rows]
 
 
 def test_costs_sort_and_filter(browser: webdriver.Chrome) -> None:
@@ -95,32 +111,31 @@ def test_costs_sort_and_filter(browser: webdriver.Chrome) -> None:
     browser.find_element(By.CSS_SELECTOR, "#backbones a[href='efficiency/embedded__vit.html']").click()
     assert browser.get_log("browser") == []
     plain, bfloat16, int8 = "lora", "lora bfloat16", "lora bfloat16 frozen int8"
-    assert cost_names(browser) == [plain, bfloat16, int8, "full"]
+    eventually(browser, lambda: cost_names(browser), [plain, bfloat16, int8, "full"])
 
-    def head(text: str) -> None:
-        browser.find_element(By.XPATH, f"(//table)[1]//thead//button[text()='{text}']").click()
+    def sort(text: str) -> None:
+        head(browser, text).click()
 
-    head("Training memory")
-    assert cost_names(browser) == [int8, bfloat16, plain, "full"]
-    head("Training memory")
-    assert cost_names(browser) == ["full", plain, bfloat16, int8]
-    head("÷ plain")  # what is plain itself has none, and comes last
-    assert cost_names(browser) == [int8, bfloat16, "full", plain]
+    sort("Training memory")
+    eventually(browser, lambda: cost_names(browser), [int8, bfloat16, plain, "full"])
+    sort("Training memory")
+    eventually(browser, lambda: cost_names(browser), ["full", plain, bfloat16, int8])
+    sort("÷ plain")  # what is plain itself has none, and comes last
+    eventually(browser, lambda: cost_names(browser), [int8, bfloat16, plain, "full"])
 
     search = browser.find_element(By.CSS_SELECTOR, "input[type=search]")
     search.send_keys("bfloat16 int8")
-    assert cost_names(browser) == [int8]
+    eventually(browser, lambda: cost_names(browser), [int8])
     assert "of 6 rows" in browser.find_element(By.CSS_SELECTOR, "[data-shown]").text  # with those on hardware
     search.send_keys(Keys.BACKSPACE * 13)
     browser.find_element(By.CSS_SELECTOR, "[data-filter-family=other]").click()
-    assert cost_names(browser) == ["full"]
+    eventually(browser, lambda: cost_names(browser), ["full"])
 
 
 def test_families_of_backbones_are_tabs(browser: webdriver.Chrome) -> None:
     browser.find_element(By.LINK_TEXT, "Scaling").click()
     assert browser.get_log("browser") == []
-    exponent = browser.find_element(By.XPATH, "//thead//button[text()='Training memory']")
-    exponent.click()
+    head(browser, "Training memory").click()
     first = browser.find_element(By.CSS_SELECTOR, "table.exponents tbody td:nth-child(3)")
     assert first.text == "0.50"
 

@@ -1,0 +1,76 @@
+"""What the script of a track's page works with: the same rows, columns and figures as the page, as data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..accuracy.measures import Measure
+from ..accuracy.table import Figure, Row, Table, Track
+
+
+def overview_data(track: Track, measures: dict[str, list[Measure]]) -> dict[str, Any]:
+    """
+    Args:
+        measures: those of each table, by its key.
+    """
+    every = {measure.key: measure for table in track.tables for measure in measures[table.key]}
+    return {
+        "track": track.key,
+        "measures": [_budget(measure, track) for measure in every.values()],
+        "tables": [_table(table, measures[table.key]) for table in track.tables],
+    }
+
+
+def _budget(measure: Measure, track: Track) -> dict[str, Any]:
+    """A measure with the values that a limit can be set to."""
+    found = {measure.of(row) for table in track.tables for row in table.rows}
+    values = sorted(value for value in found if value is not None)
+    return {
+        "key": measure.key,
+        "label": measure.label,
+        "title": measure.title,
+        "values": values,
+        "texts": [measure.write(value) for value in values],
+    }
+
+
+def _table(table: Table, measures: list[Measure]) -> dict[str, Any]:
+    return {
+        "key": table.key,
+        "name": table.name,
+        "backbone": table.backbone.name,
+        "protocol": table.protocol_name,
+        "unit": table.scale.unit,
+        "higher_is_better": table.scale.higher_is_better,
+        "measures": [measure.key for measure in measures],
+        "columns": [
+            {"key": column.key, "kind": column.kind, "label": column.label, "title": column.title, "group": group}
+            for group, column in table.columns
+        ],
+        "rows": {row.key: _row(row, measures) for row in table.rows},
+    }
+
+
+def _row(row: Row, measures: list[Measure]) -> dict[str, Any]:
+    return {
+        "method": row.method.name,
+        "settings": [*row.differences, *row.badges],
+        "label": row.label,
+        "href": row.href,
+        "family": row.method.family,
+        "version": row.version,
+        "tuned": row.budget.badge if row.budget else None,
+        "state": row.state,
+        "rank": row.rank,
+        "coverage": [row.succeeded, row.attempted],
+        "hardware": row.hardware,
+        "measures": {measure.key: value for measure in measures if (value := measure.of(row)) is not None},
+        "figures": {figure.column.key: _figure(figure) for figure in row.figures if figure.summary},
+        "seeds": {name: cell.values for name, cell in row.cells.items()},
+    }
+
+
+def _figure(figure: Figure) -> list[Any]:
+    """Mean, standard deviation over seeds where there is one, number of seeds."""
+    assert figure.summary is not None
+    return [figure.summary.mean, figure.summary.std, figure.summary.n]

@@ -19,10 +19,13 @@ from dataclasses import astuple
 from typing import Any, Literal
 
 from ...results import FAITHFUL, RunRecord, canonical_json
+from ...results.statistics import Withheld
 from ...results.tuning import search_key, tuning_of
 from ..configurations import anchor, common_config, common_settings, differences, grouped
 from ..costs.sheet import CostRow, Efficiency
 from ..formatting import figure, plain
+from ..statistics.ranking import Ranking, rankings_of
+from ..statistics.uncertainty import uncertainty_of
 from ..subjects import GROUPS, TRACKS, Subject, Subjects, place
 from ..summary import ranks
 from ..tuning.searches import Search, make_searches
@@ -47,6 +50,7 @@ def make_board(records: Iterable[RunRecord], subjects: Subjects, efficiency: Eff
     }
     defaults = {name: subjects.methods[name].defaults or config for name, config in common.items()}
     tracks = []
+    rankings: list[Ranking] = []
     tested = [run for run in records if not run.spec.is_trial]
     by_track = grouped(tested, lambda run: subjects.tasks[run.spec.task.name].track)
     for key in sorted(by_track, key=lambda key: (place(key, tuple(TRACKS)), key)):
@@ -60,11 +64,13 @@ def make_board(records: Iterable[RunRecord], subjects: Subjects, efficiency: Eff
             if not kept:
                 continue
             scale = scales[runs[0].spec.task.name]
-            tables.append(_table(key, scale, kept, reasons, subjects, defaults, efficiency, searches))
+            table, of_table = _table(key, scale, kept, reasons, subjects, defaults, efficiency, searches)
+            tables.append(table)
+            rankings += of_table
         if tables:
             title = TRACKS.get(key, key.replace("_", " ").capitalize())
             tracks.append(Track(key, title, tables, first=not tracks))
-    return Board(tracks, left_out, searches)
+    return Board(tracks, rankings, left_out, searches)
 
 
 def _not_tuned(runs: Sequence[RunRecord]) -> Sequence[RunRecord]:
@@ -98,7 +104,7 @@ def _table(
     defaults: Mapping[str, Mapping[str, Any]],
     efficiency: Efficiency,
     searches: Mapping[str, Search],
-) -> Table:
+) -> tuple[Table, list[Ranking]]:
     spec = runs[0].spec
     backbone = subjects.backbones[spec.backbone.name]
     weights = tuple(sorted({run.spec.backbone.weights for run in runs}))
@@ -120,11 +126,12 @@ def _table(
             covers = f"covers {len(covered)} of {len(counted)} tasks"
             row.state, row.remark = "partial", "; ".join([f"not ranked: {covers}", *filter(None, [why_partial(row)])])
         row.mean = mean_of(row, counted, scale)
+        row.uncertainty = uncertainty_of(row, counted)
         if row.state == "ranked" and row.mean is None:
             row.state, row.remark = "partial", "not ranked: most of its studies failed on some task"
         row.figures = figures_of(row, mean, groups, scale)
     _rank(rows, scale)
-    return Table(
+    table = Table(
         key=anchor("table", *identity),
         track=track,
         backbone=backbone,
@@ -140,6 +147,13 @@ def _table(
         notes=_notes(runs, reasons),
         cost_shape=sheet.shape if sheet and any(row.cost for row in rows) else None,
     )
+    for ranking in (rankings := rankings_of(table)):
+        first = min(ranking.rows, key=lambda key: ranking.rows[key].rank or 0)
+        best = () if isinstance(ranking.best, Withheld) else ranking.best.methods
+        for key, row in ranking.rows.items():
+            row.near_best = key in best and key != first
+            row.ranks = ranking.ranges.get(key)
+    return table, rankings
 
 
 def _size(runs: Iterable[RunRecord], backbone: Subject) -> float | None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...results import RunRecord
 from ...results.published import PublishedFigure
+from ...results.statistics import Interval, Uncertainty
 from ..costs.sheet import CostRow, Shape
 from ..subjects import Subject, families_in_order, slug
 from ..summary import Summary, median_of_studies, summarize
 from ..tuning.searches import Budget, Search
+
+if TYPE_CHECKING:
+    from ..statistics.ranking import Ranking
 
 State = Literal["ranked", "partial", "deviation", "superseded"]
 
@@ -204,7 +208,13 @@ class Row:
     """Of a tuned row: that of the configuration which its trials begin with, not tuned."""
     figures: list[Figure] = field(default_factory=list)
     mean: Summary | None = None
+    uncertainty: Uncertainty | None = None
+    """Of the mean; None of a tuned row, which has the range of its studies."""
     rank: int | None = None
+    near_best: bool = False
+    """Whether it is not the first, and not told apart from the best."""
+    ranks: tuple[int, int] | None = None
+    """Those that it may have, as far as the figures tell."""
 
     @property
     def runs(self) -> list[RunRecord]:
@@ -222,6 +232,12 @@ class Row:
     @property
     def hardware(self) -> list[str]:
         return sorted({run.env.hardware_class for run in self.runs})
+
+    @property
+    def interval(self) -> Interval | None:
+        """Of the mean, on these tasks; None where there is one seed, or where it is not known for other reasons."""
+        interval = self.uncertainty.interval if self.uncertainty else None
+        return interval if isinstance(interval, Interval) else None
 
     @property
     def label(self) -> str:
@@ -339,6 +355,7 @@ class Position:
 @dataclass(frozen=True)
 class Board:
     tracks: list[Track]
+    rankings: list[Ranking]
     left_out: dict[str, str]
     """Run ids that stand in no table, with the reason."""
     searches: dict[str, Search]

@@ -153,7 +153,9 @@ def write_site(site: Site, folder: Path) -> None:
     if site.records:
         for track in site.board.tracks:
             measures = {table.key: measures_of(table.rows) for table in track.tables}
-            write_data(folder / "data" / f"{Path(track.page).stem}.js", overview_data(track, measures))
+            write_data(
+                folder / "data" / f"{Path(track.page).stem}.js", overview_data(track, measures, site.board.rankings)
+            )
             page(track.page, "track.html.j2", track=track, measures=measures)
         if not site.board.tracks:
             page("index.html", "start.html.j2")

@@ -136,6 +136,7 @@
       const ranked = key === undefined ? row.rank : row.state === "ranked" && row.figures[key] ? 1 + rivals.filter((each) => value(each) > value(row)).length : null;
       const cell = document.getElementById(id)?.querySelector(".rank") ?? table.api.row(`#${CSS.escape(id)}`).node().querySelector(".rank");
       cell.firstChild.textContent = ranked ?? "–";
+      if (row.near_best) cell.querySelector(".near").hidden = key !== undefined; // it is of the mean over all tasks
       if (key !== undefined) cell.dataset.order = ranked ?? "";
       else cell.dataset.order = ranked === null ? "" : String(Object.keys(table.rows).indexOf(id) + 1);
     }
@@ -225,6 +226,7 @@
       else if (table.byKey.has(key)) {
         const [mean, deviation, seeds] = row.figures[key] ?? [null, null, null];
         Object.assign(record, { [key]: mean, [`${key} std`]: deviation, [`${key} seeds`]: seeds });
+        if (key === "mean") [record["mean low"], record["mean high"]] = row.interval ?? [null, null];
       } else record[key] = row.measures[key] ?? null;
     }
     return record;

@@ -34,6 +34,10 @@ class Budget:
         return f"tuned{by}, {self.trials} trials"
 
     @property
+    def slug(self) -> str:
+        return f"{self.tuner}-{self.trials}-{self.studies}"
+
+    @property
     def words(self) -> str:
         return f"{self.trials} trials{f' in {self.studies} studies' if self.studies > 1 else ''}"
 

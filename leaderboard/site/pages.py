@@ -19,21 +19,19 @@ from markupsafe import Markup
 from ...results import CostRecord, Env, RunRecord, encode_record
 from .. import formatting
 from ..accuracy.measures import measures_of
-from ..accuracy.published import METRICS, Published
+from ..accuracy.published import Published
 from ..accuracy.table import Board, Row, Table
-from ..costs.scaling import MIN_SIZES, QUANTITIES, Ladder, by_ladder, make_ladders, size_word
+from ..costs.scaling import MIN_SIZES, Ladder, by_ladder, make_ladders, size_word
 from ..costs.sheet import PARTS, CostSheet, Efficiency, Overview
-from ..drawings.expected import expected_chart
 from ..drawings.line_plots import chosen_variant, loss_plot, mean_variants, variant_plot
-from ..drawings.scaling import scaling_chart
-from ..drawings.scatter import Point, scatter
-from ..subjects import FAMILIES, GROUPS, Subject, Subjects, families_in_order, place
+from ..subjects import Subject, Subjects, families_in_order
 from ..tuning.overview import Tuned, make_overview
 from ..tuning.searches import Search
 from .command import reproduce
 from .data import write_data
 from .libraries import write_libraries
 from .overview import overview_data
+from .sitemap import PAGES, Page
 
 _HERE = Path(__file__).parent.parent
 
@@ -103,14 +101,9 @@ class Site:
         return rows
 
     @cached_property
-    def pages(self) -> list[tuple[str, str]]:
-        """Addresses and names of the pages that have something to show."""
-        pages = [("index.html", "Leaderboard", True), ("efficiency.html", "Efficiency", bool(self.costs))]
-        pages += [("scaling.html", "Scaling", bool(self.ladders)), ("methods.html", "Methods", True)]
-        pages += [("tuning.html", "Tuning", bool(self.tuned))]
-        pages += [("tasks.html", "Tasks", bool(self.records)), ("backbones.html", "Backbones", True)]
-        pages += [("runs.html", "Runs", bool(self.records)), ("published.html", "Published", bool(self.records))]
-        return [(href, name) for href, name, shown in pages if shown]
+    def pages(self) -> list[Page]:
+        """Those besides the front page that have something to show."""
+        return [page for page in PAGES if page.shown(self)]
 
     @cached_property
     def tuned(self) -> list[Tuned]:
@@ -159,21 +152,10 @@ def write_site(site: Site, folder: Path) -> None:
             page(track.page, "track.html.j2", track=track, measures=measures)
         if not site.board.tracks:
             page("index.html", "start.html.j2")
-        page("tasks.html", "tasks.html.j2", families=_by_family(site.subjects.tasks))
-        page("runs.html", "runs.html.j2")
-        page("published.html", "published.html.j2", metrics=METRICS)
     else:
         page("index.html", "efficiency.html.j2")
-    if site.costs:
-        page("efficiency.html", "efficiency.html.j2")
-    if site.ladders:
-        charts = {ladder.anchor: {q: Markup(scaling_chart(ladder, q)) for q in QUANTITIES} for ladder in site.ladders}
-        page("scaling.html", "scaling.html.j2", charts=charts)
-    if site.tuned:
-        curves = {tuned.key: Markup(expected_chart(tuned)) for tuned in site.tuned if tuned.comparable}
-        page("tuning.html", "tuning.html.j2", charts=curves)
-    page("methods.html", "methods.html.j2", families=_by_family(site.subjects.methods))
-    page("backbones.html", "backbones.html.j2", families=_by_family(site.subjects.backbones))
+    for each in site.pages:
+        page(each.address, each.template, **each.values(site))
     for name, sheets in site.efficiency.by_backbone.items():
         backbone = site.subjects.backbones[name]
         page(
@@ -242,31 +224,3 @@ def _copy_picture(subject: Subject, folder: Path) -> None:
     if subject.picture is not None:
         (folder / "pictures").mkdir(exist_ok=True)
         shutil.copyfile(subject.picture, folder / "pictures" / subject.picture_name)
-
-
-def _plots(board: Board) -> dict[str, Markup]:
-    """One for each table in which two rows or more can be placed."""
-    plots = {}
-    for track in board.tracks:
-        for table in track.tables:
-            ranked = [row for row in table.rows if row.state == "ranked"]
-            points = [
-                Point(row.label, row.method.colour, row.parameters.median, row.mean.mean, row.mean.std)
-                for row in ranked
-                if row.mean and row.parameters and row.budget == ranked[0].budget  # one ranking: that without tuning
-            ]
-            if len(points) > 1:
-                of = f"mean over {table.counted} tasks" if table.mean else table.tasks[0].task.short
-                metric = f"{of}, {table.scale.sign.strip()}"
-                plots[table.key] = Markup(
-                    scatter(points, metric, table.scale.higher_is_better)  # matplotlib escapes its texts
-                )
-    return plots
-
-
-def _by_family(subjects: Mapping[str, Subject]) -> dict[str, list[Subject]]:
-    families: defaultdict[str, list[Subject]] = defaultdict(list)
-    for subject in subjects.values():
-        families[subject.family].append(subject)
-    order = (*FAMILIES[:-2], *GROUPS, "open vocabulary", *FAMILIES[-2:])
-    return dict(sorted(families.items(), key=lambda item: (place(item[0], order), item[0])))

@@ -11,6 +11,7 @@ import click
 
 from .commands.board import board_command
 from .commands.doctor import doctor_command
+from .commands.export import export_command
 from .commands.list import list_command
 from .commands.profile import profile_command
 from .commands.progress import INTERRUPTED
@@ -50,6 +51,7 @@ for command in (
     show_command,
     run_command,
     board_command,
+    export_command,
     profile_command,
     validate_command,
     doctor_command,

@@ -5,15 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..errors import PeftmarkError
-from ..results import Store
-from ..results.published import load_published
-from .accuracy.build import make_board
-from .accuracy.published import compare
-from .costs.build import make_efficiency
+from .contents import read_contents
 from .site.folder import check_replaceable, replacing
 from .site.pages import Site, write_site
-from .subjects import Subjects
 
 
 def build_board(results: str | Path, out: str | Path, *, built: datetime | None = None) -> Path:
@@ -33,26 +27,18 @@ def build_board(results: str | Path, out: str | Path, *, built: datetime | None 
         PeftmarkError: where there are no records, or `out` cannot or must not be replaced.
     """
     results, out = Path(results), Path(out)
-    if not results.is_dir():
-        raise PeftmarkError(f"no results folder {results}: run `peftmark run` first, or name another with --results")
-    store = Store(results)
-    records, problems = store.load()
-    costs, damaged_costs = store.load_costs()
-    problems += damaged_costs
-    if not records and not costs:
-        damaged = f" ({len(problems)} damaged or foreign files)" if problems else ""
-        raise PeftmarkError(
-            f"no records in {results}{damaged}: run `peftmark run` first, or name another with --results"
-        )
+    contents = read_contents(results)
     check_replaceable(out, results)
-    records.sort(key=lambda record: record.run_id)
-    costs.sort(key=lambda cost: cost.cost_id)
-    problems = [problem.replace(f"{results}/", "") for problem in problems]
-    subjects = Subjects(results, records, costs)
-    efficiency = make_efficiency(costs, subjects)
-    board = make_board(records, subjects, efficiency)
-    published = compare(board, load_published())
+    site = Site(
+        contents.board,
+        contents.efficiency,
+        contents.subjects,
+        contents.records,
+        contents.costs,
+        contents.problems,
+        contents.published,
+        built or datetime.now(UTC),
+    )
     with replacing(out) as folder:
-        built = built or datetime.now(UTC)
-        write_site(Site(board, efficiency, subjects, records, costs, problems, published, built), folder)
+        write_site(site, folder)
     return out / "index.html"

@@ -74,9 +74,13 @@ def _frame(kind: type[msgspec.Struct], records: Sequence[msgspec.Struct], order:
     import pandas as pd
 
     with no_garbage_collection():
-        columns = dict(_columns(kind, [msgspec.to_builtins(record) for record in records]))
-        frame = pd.DataFrame(columns, dtype=None if records else object)
+        frame = pd.DataFrame(values_by_column(kind, records), dtype=None if records else object)
         return frame.sort_values(order, ignore_index=True)
+
+
+def values_by_column(kind: type[msgspec.Struct], records: Sequence[msgspec.Struct]) -> dict[str, list[Any]]:
+    """What a frame is made of, as it stands in the records; NaN where a record has no such part."""
+    return dict(_columns(kind, [msgspec.to_builtins(record) for record in records]))
 
 
 _WHOLE = frozenset({"spec.method.config", "spec.protocol.overrides", "quality.tests", "env.packages", "found"})

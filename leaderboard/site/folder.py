@@ -7,31 +7,48 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import PeftmarkError
 
-MARKER = ".peftmark-board"
-"""A file that says: this folder is a board and may be replaced by the next one."""
+
+@dataclass(frozen=True)
+class Kind:
+    """What is written into a folder of its own, and replaced by the next of its kind."""
+
+    name: str
+    some: str
+    """The name with its article."""
+
+    @property
+    def marker(self) -> str:
+        """A file that says: this folder is one of these and may be replaced by the next one."""
+        return f".peftmark-{self.name}"
 
 
-def check_replaceable(out: Path, results: Path) -> None:
-    """Find out before the work whether the board may be written to `out`.
+BOARD = Kind("board", "a board")
+
+
+def check_replaceable(out: Path, results: Path, kind: Kind = BOARD) -> None:
+    """Find out before the work whether the board, or whatever it is, may be written to `out`.
 
     Raises:
         PeftmarkError: where `out` holds something else, or one of both folders lies in the other.
     """
     place, source = (Path(os.path.realpath(each)) for each in (out, results))  # resolve() raises on a loop of links
     if place == source or place in source.parents or source in place.parents:
-        raise PeftmarkError(f"the board's folder {out} and the results folder {results} must not lie in one another")
+        raise PeftmarkError(
+            f"the {kind.name}'s folder {out} and the results folder {results} must not lie in one another"
+        )
     if place.exists() and not place.is_dir():
-        raise PeftmarkError(f"{out} is a file: name a folder for the board")
-    if place.is_dir() and any(place.iterdir()) and not (place / MARKER).is_file():
-        raise PeftmarkError(f"{out} is not empty and not a board: name another folder, or empty it")
+        raise PeftmarkError(f"{out} is a file: name a folder for the {kind.name}")
+    if place.is_dir() and any(place.iterdir()) and not (place / kind.marker).is_file():
+        raise PeftmarkError(f"{out} is not empty and not {kind.some}: name another folder, or empty it")
 
 
 @contextmanager
-def replacing(out: Path) -> Iterator[Path]:
+def replacing(out: Path, kind: Kind = BOARD) -> Iterator[Path]:
     """A fresh folder that takes the place of `out` on success; on failure `out` stays as it was.
 
     Raises:
@@ -43,12 +60,13 @@ def replacing(out: Path) -> Iterator[Path]:
         place.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.", suffix=".new"))
         fresh.chmod(0o755)  # mkdtemp makes it private
-        (fresh / MARKER).write_text("made by peftmark board: the next board replaces this folder and all it holds\n")
+        said = f"made by peftmark {kind.name}: the next {kind.name} replaces this folder and all it holds\n"
+        (fresh / kind.marker).write_text(said)
         yield fresh
         _swap(fresh, place)
     except OSError as error:
         raise PeftmarkError(
-            f"cannot write the board to {out} ({error.strerror}): choose another folder with --out"
+            f"cannot write the {kind.name} to {out} ({error.strerror}): choose another folder with --out"
         ) from error
     finally:
         if fresh is not None:

@@ -12,7 +12,7 @@ import pytest
 
 from peftmark.errors import PeftmarkError
 from peftmark.leaderboard import build_board
-from peftmark.leaderboard.site.folder import MARKER
+from peftmark.leaderboard.site.folder import BOARD
 from peftmark.leaderboard.site.libraries import CHARTS, TABLES
 from peftmark.results import Card, decode_record, write_card
 
@@ -197,7 +197,7 @@ class TestFolder:
         out = tmp_path / "thesis"
         out.mkdir()
         results.build(out)  # empty: may be filled
-        (out / MARKER).unlink()
+        (out / BOARD.marker).unlink()
         with pytest.raises(PeftmarkError, match="not a board"):
             results.build(out)
         assert (out / "index.html").exists()

@@ -1,0 +1,1 @@
+"""What others read: the board's data as tables, runs as Hugging Face model cards."""

@@ -26,7 +26,7 @@ def package_files() -> set[str]:
     """Every file of the package in this checkout: modules and data, as paths in a wheel."""
     top = [path for path in ROOT.iterdir() if path.suffix == ".py"]
     folders = [path.parent for path in ROOT.glob("*/__init__.py")]
-    files = {f"peftmark/{path.name}" for path in top}
+    files = {f"peftmark/{path.name}" for path in (*top, ROOT / "CITATION.cff")}
     for path in (path for folder in folders for path in folder.rglob("*")):
         parts = path.relative_to(ROOT).parts
         hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)

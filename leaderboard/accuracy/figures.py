@@ -105,4 +105,4 @@ def _spelled(summary: Summary) -> str:
 
 
 def _run_href(run: RunRecord) -> str:
-    return f"runs/{run.run_id}.html"
+    return f"run.html#{run.run_id}"

@@ -1,10 +1,10 @@
-"""Small drawings of a run or a method: training loss by epoch, accuracy by rank."""
+"""Small drawings of a method: accuracy by rank. That of a run, its training loss, is drawn by ``run.js``."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -50,12 +50,6 @@ def line_plot(x: str, y: str, pairs: Iterable[tuple[float, float]]) -> LinePlot 
         for a, b in pairs
     )
     return LinePlot(x, y, points, low, high, first, last)
-
-
-def loss_plot(curve: Sequence[Mapping[str, float]]) -> LinePlot | None:
-    """Of a run's curve, which has an entry an epoch."""
-    pairs = [(entry["epoch"], entry["train_loss"]) for entry in curve if {"epoch", "train_loss"} <= entry.keys()]
-    return line_plot("epoch", "training loss", pairs)
 
 
 def variant_plot(figures: Iterable[VariantFigure]) -> LinePlot | None:

@@ -27,9 +27,28 @@ def as_script(value: Any, call: str = "peftmark.data") -> bytes:
     >>> as_script([1], "peftmark.loaded()")
     b'peftmark.loaded([1]);\n'
     """
-    json = msgspec.json.encode(value).replace(b"<", b"\\u003c")
-    # JSON is JavaScript, but for two ends of lines that were none before 2019; files' names may be no text
-    json = json.replace("\u2028".encode(), b"\\u2028").replace("\u2029".encode(), b"\\u2029")
+    json = as_json(value)
     if call.endswith("()"):
         return b"%b(%b);\n" % (call[:-2].encode(), json)
     return b"(globalThis.peftmark??={});%b=%b;\n" % (call.encode(), json)
+
+
+def as_json(value: Any) -> bytes:
+    r"""JSON that ends no script.
+
+    >>> as_json(["<"])
+    b'["\\u003c"]'
+    """
+    json = msgspec.json.encode(value).replace(b"<", b"\\u003c")
+    # JSON is JavaScript, but for two ends of lines that were none before 2019; files' names may be no text
+    return json.replace("\u2028".encode(), b"\\u2028").replace("\u2029".encode(), b"\\u2029")
+
+
+def quoted(text: bytes) -> bytes:
+    r"""JSON as a text in a script, which is read as it was written, to the last digit.
+
+    >>> quoted(b'{"it\'s": 1.0, "n": "\\n</script>"}')
+    b'\'{"it\\\'s": 1.0, "n": "\\\\n\\u003c/script>"}\''
+    """
+    text = text.replace(b"\\", b"\\\\").replace(b"'", b"\\'").replace(b"<", b"\\u003c")
+    return b"'%b'" % text.replace("\u2028".encode(), b"\\u2028").replace("\u2029".encode(), b"\\u2029")

@@ -13,24 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import msgspec
-from markupsafe import Markup
 
 from ...results import CostRecord, Env, RunRecord, encode_record
 from .. import formatting
 from ..accuracy.measures import measures_of
 from ..accuracy.published import Published
 from ..accuracy.table import Board, Row, Table
+from ..configurations import grouped
 from ..costs.scaling import MIN_SIZES, Ladder, by_ladder, make_ladders, size_word
 from ..costs.sheet import PARTS, CostSheet, Efficiency, Overview
-from ..drawings.line_plots import chosen_variant, loss_plot, mean_variants, variant_plot
+from ..drawings.line_plots import chosen_variant, mean_variants, variant_plot
 from ..subjects import Subject, Subjects, families_in_order
 from ..tuning.overview import Tuned, make_overview
-from ..tuning.searches import Search
-from .command import reproduce
 from .data import write_data
 from .libraries import write_libraries
 from .overview import overview_data
+from .run_records import write_run_records
+from .run_table import ROWS, address, columns, run_pages, write_run_table
 from .sitemap import PAGES, Page
 
 _HERE = Path(__file__).parent.parent
@@ -121,9 +120,12 @@ class Site:
     def overview(self) -> Overview:
         return self.efficiency.overview([sheet for sheets in self.sheets_by_ladder.values() for sheet in sheets])
 
-    def left_out(self, method: str) -> list[RunRecord]:
-        """A method's runs that stand in no table."""
-        return [run for run in self.records if run.spec.method.name == method and run.run_id in self.board.left_out]
+    @cached_property
+    def left_out(self) -> Mapping[str, list[RunRecord]]:
+        """By method, its runs that stand in no table."""
+        return grouped(
+            (run for run in self.records if run.run_id in self.board.left_out), lambda run: run.spec.method.name
+        )
 
 
 def write_site(site: Site, folder: Path) -> None:
@@ -154,7 +156,7 @@ def write_site(site: Site, folder: Path) -> None:
             page("index.html", "start.html.j2")
     else:
         page("index.html", "efficiency.html.j2")
-    for each in site.pages:
+    for each in filter(lambda each: each.template, site.pages):
         page(each.address, each.template, **each.values(site))
     for name, sheets in site.efficiency.by_backbone.items():
         backbone = site.subjects.backbones[name]
@@ -170,33 +172,20 @@ def write_site(site: Site, folder: Path) -> None:
         (folder / "costs" / f"{cost.cost_id}.json").write_bytes(encode_record(cost))
     for method in site.subjects.methods.values():
         page(f"methods/{method.slug}.html", "method.html.j2", method=method)
-    drawn: dict[str, Markup] = {}
+    _write_runs(site, folder, page)
 
-    def search_section(search: Search) -> Markup:
-        """The same on the pages of all its runs."""
-        if search.key not in drawn:
-            drawn[search.key] = Markup(environment.get_template("search.html.j2").render(search=search))
-        return drawn[search.key]
 
-    for run in site.records:
-        search = site.board.search_of.get(run.run_id)
-        entries = figure.curve if (figure := run.quality or run.trial) else []
-        method = site.subjects.methods[run.spec.method.name]
-        page(
-            f"runs/{run.run_id}.html",
-            "run.html.j2",
-            run=run,
-            method=method,
-            task=site.subjects.tasks[run.spec.task.name],
-            backbone=site.subjects.backbones[run.spec.backbone.name],
-            position=site.board.positions.get(run.run_id),
-            command=reproduce(run.spec, method.defaults, search.seeds if search else ()),
-            search=search_section(search) if search else "",
-            spec=msgspec.json.format(msgspec.json.encode(run.spec), indent=2).decode(),
-            entries=entries,
-            curve=loss_plot(entries),
-        )
-        (folder / "runs" / f"{run.run_id}.json").write_bytes(encode_record(run))
+def _write_runs(site: Site, folder: Path, page: Callable[..., None]) -> None:
+    """The table of all runs, and the page that shows any one of them."""
+    if not site.records:
+        return
+    left_out, searched = site.board.left_out, bool(site.board.searches)
+    digits = write_run_records(site.records, site.board, site.subjects, folder)
+    page("run.html", "run.html.j2", digits=digits)
+    write_run_table(site.records, left_out, searched, folder / "data" / "runs.js")
+    parts = [address(number) for number in range(1, 2 + (len(site.records) - 1) // ROWS)]
+    for part in run_pages(site.records, left_out, searched, digits, ROWS):
+        page(part.path, "runs.html.j2", part=part, parts=parts, columns=columns(searched))
 
 
 def _environment() -> jinja2.Environment:

@@ -25,6 +25,7 @@ class Page:
     title: str
     """In the head of every page."""
     template: str
+    """Empty where the page is one of several, which are written together."""
     shown: Callable[[Site], object]
     """Whether it has something to show."""
     values: Callable[[Site], Mapping[str, Any]] = lambda site: {}
@@ -67,7 +68,7 @@ PAGES = (
     Page("tuning.html", "Tuning", "tuning.html.j2", lambda site: site.tuned, _tuning),
     Page("tasks.html", "Tasks", "tasks.html.j2", lambda site: site.records, _families("tasks"), "tasks"),
     Page("backbones.html", "Backbones", "backbones.html.j2", _always, _families("backbones"), "backbones"),
-    Page("runs.html", "Runs", "runs.html.j2", lambda site: site.records, folder="runs"),
+    Page("runs.html", "Runs", "", lambda site: site.records, folder="runs"),
     Page("published.html", "Published", "published.html.j2", lambda site: site.records, lambda _: {"metrics": METRICS}),
 )
 """All but the front page, which is the first track's."""

@@ -93,7 +93,7 @@ def test_failures_are_cells_with_their_reason(results: Results, status: str) -> 
     record = results.run("broken", "vtab/a", status=status, message="needs a class token")
     [figure] = results.rows()["broken"].figures
     assert (figure.summary, figure.status) == (None, status)
-    assert figure.href == f"runs/{record.run_id}.html"
+    assert figure.href == f"run.html#{record.run_id}"
     assert "needs a class token" in figure.title
     assert results.rows()["broken"].state == "partial"
 

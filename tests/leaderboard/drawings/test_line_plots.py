@@ -1,10 +1,10 @@
-"""Small drawings of a run or a method: training loss by epoch, accuracy by rank."""
+"""Small drawings of a method: accuracy by rank."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peftmark.leaderboard.drawings.line_plots import chosen_variant, loss_plot, mean_variants, variant_plot
+from peftmark.leaderboard.drawings.line_plots import chosen_variant, line_plot, mean_variants, variant_plot
 from peftmark.results import VariantFigure
 
 if TYPE_CHECKING:
@@ -12,16 +12,11 @@ if TYPE_CHECKING:
 
 
 def test_what_cannot_be_drawn_is_left_out() -> None:
-    entries = [
-        {"epoch": 1.0, "train_loss": 3.0},
-        {"epoch": 2.0, "train_loss": float("inf")},
-        {"epoch": 3.0, "train_loss": 1.0},
-    ]
-    plot = loss_plot(entries)
+    plot = line_plot("epoch", "loss", [(1.0, 3.0), (2.0, float("inf")), (3.0, 1.0)])
     assert plot is not None and len(plot.points) == 2
     assert (plot.low, plot.high) == (1.0, 3.0)
-    assert loss_plot(entries[:2]) is None
-    assert loss_plot([{"epoch": 1.0, "train_loss": 2.0}, {"epoch": 2.0, "train_loss": 2.0}]) is not None
+    assert line_plot("epoch", "loss", [(1.0, 3.0), (2.0, float("inf"))]) is None
+    assert line_plot("epoch", "loss", [(1.0, 2.0), (2.0, 2.0)]) is not None
 
 
 def rank(value: int, validation: float | None, test: float) -> VariantFigure:

@@ -144,7 +144,7 @@ def test_families_of_backbones_are_tabs(browser: webdriver.Chrome) -> None:
 def test_no_page_scrolls_sideways(browser: webdriver.Chrome, width: int) -> None:
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)  # a window cannot be as narrow as a phone
-    links = browser.find_elements(By.CSS_SELECTOR, "a[href*='runs/'], .top a, a[href*='methods/']")
+    links = browser.find_elements(By.CSS_SELECTOR, "a[href*='run.html'], .top a, a[href*='methods/']")
     urls = sorted({str(link.get_attribute("href")) for link in links})[:14]
     browser.get(next(url for url in urls if url.endswith("efficiency.html")))
     costs = browser.find_elements(By.CSS_SELECTOR, "#backbones a")

@@ -148,10 +148,9 @@ def _table(
         cost_shape=sheet.shape if sheet and any(row.cost for row in rows) else None,
     )
     for ranking in (rankings := rankings_of(table)):
-        first = min(ranking.rows, key=lambda key: ranking.rows[key].rank or 0)
         best = () if isinstance(ranking.best, Withheld) else ranking.best.methods
         for key, row in ranking.rows.items():
-            row.near_best = key in best and key != first
+            row.near_best = key in best and row is not ranking.first
             row.ranks = ranking.ranges.get(key)
     return table, rankings
 

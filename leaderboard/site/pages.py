@@ -31,6 +31,7 @@ from .overview import overview_data
 from .run_records import write_run_records
 from .run_table import ROWS, address, columns, run_pages, write_run_table
 from .sitemap import PAGES, Page
+from .statistics import write_ranking
 
 _HERE = Path(__file__).parent.parent
 
@@ -158,6 +159,8 @@ def write_site(site: Site, folder: Path) -> None:
         page("index.html", "efficiency.html.j2")
     for each in filter(lambda each: each.template, site.pages):
         page(each.address, each.template, **each.values(site))
+    for ranking in site.board.rankings:
+        write_ranking(ranking, folder, page)
     for name, sheets in site.efficiency.by_backbone.items():
         backbone = site.subjects.backbones[name]
         page(

@@ -62,6 +62,7 @@ def _tuning(site: Site) -> Mapping[str, Any]:
 
 
 PAGES = (
+    Page("statistics.html", "Statistics", "statistics.html.j2", lambda site: site.board.rankings, folder="statistics"),
     Page("efficiency.html", "Efficiency", "efficiency.html.j2", lambda site: site.costs, folder="efficiency"),
     Page("scaling.html", "Scaling", "scaling.html.j2", lambda site: site.ladders, _scaling),
     Page("methods.html", "Methods", "methods.html.j2", _always, _families("methods"), "methods"),

@@ -53,6 +53,14 @@ class Ranking:
         return f"{self.table.name} · {self.budget.badge}" if self.budget else self.table.name
 
     @cached_property
+    def in_order(self) -> list[Row]:
+        return sorted(self.rows.values(), key=lambda row: (row.rank or 0, row.label))
+
+    @property
+    def first(self) -> Row:
+        return self.in_order[0]
+
+    @cached_property
     def scores(self) -> Scores:
         """Of a tuned row, which is a median of studies, one figure a task."""
         tasks = [task.task.name for task in self.table.tasks if task.counts]
@@ -89,6 +97,11 @@ class Ranking:
     @cached_property
     def first_places(self) -> FirstPlaces | Withheld:
         return first_places(self.scores, self.over)
+
+    def share_of_first(self, key: str) -> float | None:
+        """Of the draws in which a row comes first."""
+        found = self.first_places
+        return None if isinstance(found, Withheld) else float(found.shares[found.methods.index(key)])
 
     @cached_property
     def wins(self) -> Wins:

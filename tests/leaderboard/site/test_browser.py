@@ -38,15 +38,20 @@ FLAGS = (
 )  # fmt: skip
 
 
+def started(profile: Path) -> webdriver.Chrome:
+    """A browser that keeps what pages log."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in (*FLAGS, f"--user-data-dir={profile}", "--window-size=1280,900"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+
+
 @pytest.fixture
 def browser(full_results: Results, tmp_path: Path) -> Iterator[webdriver.Chrome]:
     site = full_results.build(tmp_path / "board")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1280,900"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+    driver = started(tmp_path / "profile")
     try:
         driver.get((site / "index.html").as_uri())
         yield driver

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .basis import LEVEL, Size, Withheld
-from .bootstrap import Level, Pairs, draws, freedom, stretch_to_t, why_withheld
+from .bootstrap import Level, Pairs, draws, freedom, why_withheld
 from .scores import Scores
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def within_noise_of_best(scores: Scores, over: Level = "tasks") -> Best | Withhe
 
 
 def _may_be_best(place: int, means: Figures, deviations: Figures, degrees: int) -> bool:
+    from scipy.special import ndtr, stdtrit
+
     behind = np.delete(means - means[place], place)
     if not behind.size:
         return True
@@ -59,7 +61,8 @@ def _may_be_best(place: int, means: Figures, deviations: Figures, degrees: int) 
     if not known.any():
         return True
     chance = (apart[known] / errors[known, None]).max(axis=0)
-    return bool((behind[known] / errors[known]).max() <= stretch_to_t(degrees) * np.quantile(chance, LEVEL))
+    limit = float(stdtrit(degrees, ndtr(np.quantile(chance, LEVEL))))
+    return bool((behind[known] / errors[known]).max() <= limit)
 
 
 def rank_ranges(pairs: Pairs) -> list[tuple[int, int]]:

@@ -124,8 +124,10 @@ def memory(value: float) -> str:
     """Bytes, closer than `size` has them.
 
     >>> memory(847_434_424), memory(8_718_639_784), memory(900)
-    ('847 MB', '8.72 GB', '0.900 kB')
+    ('847 MB', '8.72 GB', '900 B')
     """
+    if value < 999.5:
+        return f"{value:.0f} B"
     for unit, name in ((1e9, "GB"), (1e6, "MB")):
         if value >= unit * 0.9995:
             return f"{digits(value / unit)} {name}"

@@ -18,13 +18,13 @@ from peftmark.results import load_results
 if TYPE_CHECKING:
     import pandas
 
-METHOD, BACKBONE, TASK = "spec.method.name", "spec.backbone.name", "spec.task.name"
+METHOD, TASK = "spec.method.name", "spec.task.name"
 
 
 def trials_of(results: Path) -> pandas.DataFrame:
     """Mean validation over tasks of every trial that was made on all of a method's tasks; one that failed counts as 0.
 
-    A row a backbone, method and trial, with its ``learning_rate``, the other settings that were ``searched``, the mean
+    A row a method and trial, with its ``learning_rate``, the other settings that were ``searched``, the mean
     ``validation`` and the number of ``tasks``.
     """
     frame = load_results(results)
@@ -37,20 +37,20 @@ def trials_of(results: Path) -> pandas.DataFrame:
         ],
         validation=frame["trial.validation"].fillna(0.0),
     )
-    keys = [BACKBONE, METHOD, "spec.trial"]
+    keys = [METHOD, "spec.trial"]
     trials = frame.groupby(keys).agg(
         learning_rate=("learning_rate", "first"),
         searched=("searched", "first"),
         validation=("validation", "mean"),
         tasks=(TASK, "nunique"),
     )
-    most = trials.groupby(level=[BACKBONE, METHOD])["tasks"].transform("max")
+    most = trials.groupby(level=METHOD)["tasks"].transform("max")
     return trials[trials["tasks"] == most]
 
 
 def chosen(trials: pandas.DataFrame) -> pandas.DataFrame:
-    """The best trial of every method on every backbone, beside trial 0, its default."""
-    by_method = trials.groupby(level=[BACKBONE, METHOD])["validation"]
+    """The best trial of every method, beside trial 0, its default."""
+    by_method = trials.groupby(level=METHOD)["validation"]
     best = trials.loc[by_method.idxmax()].reset_index("spec.trial")
     default = trials.xs(0, level="spec.trial")["validation"].rename("default")
     return best.join(default)

@@ -119,9 +119,7 @@ def test_a_budget_hides_what_is_over_it_and_what_is_not_known(view: View) -> Non
 
 
 def test_a_view_can_be_sent(view: View) -> None:
-    view.open(
-        "index.html#search=o&backbone=embedded%2Fvit&group=natural&sort=method%7Cdesc&columns=memory"
-    )
+    view.open("index.html#search=o&backbone=embedded%2Fvit&group=natural&sort=method%7Cdesc&columns=memory")
     assert view.ask("document.querySelector('[name=search]').value") == "o"
     assert view.ask("document.querySelector('[name=group]').value") == "natural"
     assert view.rows[0] == "1 lora" and "3 full" not in view.rows

@@ -20,7 +20,7 @@ def test_the_trial_with_the_best_mean_over_all_tasks_is_chosen(tmp_path: Path) -
     results.search("bitfit", TASKS[0], [50.0, 40.0, 45.0, 41.0], {}, budget=4, studies=1)
     results.search("bitfit", TASKS[1], [50.0, 99.0], {}, budget=4, studies=1)  # its other trials are not all there
     best = chosen(trials_of(tmp_path))
-    lora, bitfit = best.loc[("embedded/vit", "lora")], best.loc[("embedded/vit", "bitfit")]
+    lora, bitfit = best.loc["lora"], best.loc["bitfit"]
     assert (lora["spec.trial"], lora["validation"], lora["default"]) == (2, 60.0, 50.0)
     assert (lora["learning_rate"], lora["searched"]) == (pytest.approx(0.002), "rank=16")
     assert (bitfit["spec.trial"], bitfit["validation"]) == (1, 69.5)

@@ -12,6 +12,7 @@ FORMATS = {
     "csv": ("leaderboard.export.tables", "write_csv"),
     "parquet": ("leaderboard.export.tables", "write_parquet"),
     "json": ("leaderboard.export.tables", "write_json"),
+    "hub": ("leaderboard.export.hub", "write_model_cards"),
 }
 """The functions that write a format: they take the results folder, run ids and where to, and return the paths."""
 
@@ -28,6 +29,9 @@ def export_command(runs: tuple[str, ...], name: str, out: Path, results: Path) -
 
     csv, parquet, json: what the board shows, as tables of runs, results and costs in a folder with a data dictionary;
     as one table where PATH is a file named after it, results.csv.
+
+    hub: a Hugging Face model card of each RUN (the id that its record's file is named after), with its results and its
+    record; nothing is uploaded.
     """
     module, function = FORMATS[name]
     with warnings.catch_warnings(record=True, action="always", category=UserWarning) as notes:

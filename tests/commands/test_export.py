@@ -10,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
 
 import peftmark
 from peftmark.commands.export import FORMATS
@@ -64,3 +66,30 @@ def test_mistakes_are_one_line(invoke: Invoke) -> None:
         assert ended.one_line().startswith("peftmark: no results folder missing")
     ended = invoke("export", "--format", "html", "--out", "out")
     assert ended.code == 2 and "'html' is not one of 'csv'" in ended.err
+
+
+@needs_checkout
+def test_reference_runs_as_model_cards(invoke: Invoke, tmp_path: Path) -> None:
+    """A run of every method of two suites is a card that the Hub's own classes read."""
+    frame = pd.concat([peftmark.load_results(REFERENCE / name) for name in ("embedded", "embedded-openvocab")])
+    runs = frame.drop_duplicates("spec.method.name", keep="last").set_index("run_id", drop=False)
+    ended = invoke("export", *runs["run_id"], "--results", REFERENCE, "--format", "hub", "--out", "cards")
+    assert (ended.code, ended.err) == (0, "")
+    assert len(ended.lines) == 3 * len(runs)
+    for run in runs.itertuples():
+        folder = tmp_path / "cards" / run.run_id
+        found = ModelCard.load(folder / "README.md").data.eval_results
+        [file] = (folder / ".eval_results").iterdir()
+        entries = parse_eval_result_entries(yaml.safe_load(file.read_text()))
+        test = runs.loc[run.run_id, "quality.test"]
+        assert found[0].metric_value == entries[0].value == test
+    one = runs["run_id"].iloc[0]
+    ended = invoke("export", one, "--results", REFERENCE, "--format", "hub", "--out", "one")
+    assert ended.lines == [f"one/{place}" for place in ("README.md", *list_of(tmp_path / "one"), f"{one}.json")]
+    ended = invoke("export", "f" * 16, "--results", REFERENCE, "--format", "hub", "--out", "two")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.one_line().startswith(f"peftmark: no record of {'f' * 16} in ")
+
+
+def list_of(folder: Path) -> list[str]:
+    return [f".eval_results/{path.name}" for path in (folder / ".eval_results").iterdir()]

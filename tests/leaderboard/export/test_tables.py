@@ -57,8 +57,9 @@ def frame(results: Results, tmp_path: Path) -> Any:
     """One table of `results`, through a Parquet file."""
 
     def make(name: str) -> pd.DataFrame:
-        write_parquet(results.root, (), tmp_path / "one" / f"{name}.parquet")
-        return pd.read_parquet(tmp_path / "one" / f"{name}.parquet")
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}" / f"{name}.parquet"
+        write_parquet(results.root, (), path)
+        return pd.read_parquet(path)
 
     return make
 
@@ -124,10 +125,14 @@ def test_tuned_rows(results: Results, frame: Any) -> None:
     assert json.loads(tuned.loc["coop", "study_means"]) == [72.0, 81.0]
     assert pd.isna(tuned.loc["lora", "mean"]), "the median of one of two is infinitely bad"
     assert tuned.loc["lora", "failures"] == 1 and not tuned.loc["lora", "complete"]
+    finals = {2: (71.0, 73.0), 3: (80.0, None), 0: (60.0, 64.0)}
+    results.search("dora", "embedded/digits", [60.0, 50.0, 70.0, 65.0], finals, studies=3)
+    failed = frame("results").set_index("method").loc["dora"]
+    assert (failed["mean"], json.loads(failed["study_means"])) == (62.0, [72.0, None, 62.0])
     runs = frame("runs")
     trials = runs["spec.tuning.stage"] == "trial"
     assert (
-        trials.sum() == 10
+        trials.sum() == 14
         and runs.loc[trials, "board.row"].isna().all()
         and runs.loc[trials, "quality.test"].isna().all()
     )
@@ -154,6 +159,7 @@ def test_costs_and_their_ratios(results: Results, frame: Any) -> None:
 def test_everything_survives(full_results: Results, tmp_path: Path, suffix: str) -> None:
     full_results.run(HOSTILE, "embedded/digits", 1 / 3, config={HOSTILE: [HOSTILE, None, 0.1]}, deviation=HOSTILE)
     full_results.run("NA", "embedded/digits", status="error", message=HOSTILE)
+    full_results.run("a\rb", "embedded/digits", 5.0)
     out = tmp_path / "out"
     with pytest.warns(UserWarning, match="2 files could not be read and are left out: `peftmark validate .*` says why"):
         paths = WRITERS[suffix](full_results.root, (), out)
@@ -170,7 +176,7 @@ def test_everything_survives(full_results: Results, tmp_path: Path, suffix: str)
                 values = json.loads(json.dumps(values))  # a tuple is a list
             assert back == values, (name, column)
     runs = read(out / f"runs{suffix}")
-    assert {HOSTILE, "NA"} <= set(runs["spec.method.name"])
+    assert {HOSTILE, "NA", "a\rb"} <= set(runs["spec.method.name"])
     with pytest.warns(UserWarning, match="2 files"):
         again = WRITERS[suffix](full_results.root, (), out)
     assert again == paths, "an earlier export is replaced"
@@ -264,6 +270,15 @@ def test_what_is_there_is_never_overwritten(results: Results, tmp_path: Path) ->
     assert (mine / "thesis.tex").read_text() == "years of work"
     assert (tmp_path / "runs.csv").read_text() == "mine"
     assert not (tmp_path / "board.csv").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_a_file_that_came_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    with pytest.raises(PeftmarkError, match=r"runs.csv is there already"), new_file(path):
+        path.write_text("mine")
+    assert path.read_text() == "mine" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(PeftmarkError, match=r"runs.csv is there already"), new_file(path):
+        pass
 
 
 def test_mistakes(results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

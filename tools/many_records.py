@@ -17,6 +17,7 @@ from typing import Any, Literal
 import click
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from peftmark.registry import METHODS
 from peftmark.results import (
@@ -135,7 +136,7 @@ class Benchmark:
             protocol = self.protocols.get(number % 16, self.protocol)
             for backbone in islice(self.backbones.values(), backbones):
                 for task in self.tasks.values():
-                    parts = {"method": method, "backbone": backbone, "task": task, "protocol": protocol}
+                    parts: dict[str, Any] = {"method": method, "backbone": backbone, "task": task, "protocol": protocol}
                     yield from (RunSpec(**parts, seed=seed) for seed in range(SEEDS))
 
     def record(self, spec: RunSpec) -> RunRecord:
@@ -174,7 +175,7 @@ class Benchmark:
             int(np.clip(10 * (expected + self.random.normal(0, 0.7)), 10, 990)) for _ in ("test", "validation")
         )
         curve = self._curve()
-        common = {"metric": "accuracy", "predictions_sha256": sha(f"{spec.id} {right}"), "curve": curve}
+        common: dict[str, Any] = {"metric": "accuracy", "predictions_sha256": sha(f"{spec.id} {right}"), "curve": curve}
         head = 100 * 768 + 100
         params = int(BACKBONES[spec.backbone.name] * 0.0005 * rank) if rank else 0
         figures: dict[str, Any] = {
@@ -219,7 +220,7 @@ class Benchmark:
             list(self.backbones.values())[of_task // len(TASKS) % len(BACKBONES)],
             list(self.tasks.values()),
         )
-        where = {"backbone": backbone, "task": task[of_task % len(TASKS)], "protocol": self.protocol}
+        where: dict[str, Any] = {"backbone": backbone, "task": task[of_task % len(TASKS)], "protocol": self.protocol}
 
         def spec(stage: Stage, trial: int, seed: int) -> RunSpec:
             rank, rate = (8, 0.001) if trial == 0 else (RANKS[trial % 4], 0.0003 * 1.4**trial)
@@ -246,7 +247,12 @@ class Benchmark:
         size, rank = BACKBONES[backbone], int(method.config.get("rank", 0))
         trained = int(size * 0.0005 * rank) if rank else size
         activations = 40 * size + 10_000 * rank + int(sha(method.name), 16) % 10**7
-        parts = {"weights": 4 * size, "gradients": 4 * trained, "optimizer": 8 * trained, "inputs": 38_535_168}
+        parts: dict[str, int] = {
+            "weights": 4 * size,
+            "gradients": 4 * trained,
+            "optimizer": 8 * trained,
+            "inputs": 38_535_168,
+        }
         memory = Memory(
             train_peak_allocated_bytes=sum(parts.values()) + activations,
             train_peak_reserved_bytes=None,
@@ -290,7 +296,7 @@ def made_up_predictions(record: RunRecord, path: Path, random: np.random.Generat
     wrong = random.permutation(EXAMPLES) >= round(record.quality.test * EXAMPLES / 100)
     predicted = (target + wrong * random.integers(1, 100, EXAMPLES)) % 100
     sure = random.uniform(0.3, 1, EXAMPLES)
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "predicted": predicted.astype(np.int64),
         "target": target.astype(np.int64),
         "probability_true": np.where(wrong, 0.1 * sure, sure).astype(np.float32),

@@ -90,7 +90,7 @@ class Cell:
     def complete(self) -> bool:
         return bool(self.values) and not self.failures
 
-    @property
+    @cached_property
     def summary(self) -> Summary | None:
         return summarize(list(self.values.values())) if self.values else None
 
@@ -132,7 +132,7 @@ class TunedCell(Cell):
         tested = all(study.values or study.failures for study in self.choices)
         return not self.search.missing and tested and self.summary is not None
 
-    @property
+    @cached_property
     def summary(self) -> Summary | None:
         return self._median([(study, study.summary) for study in self.choices])
 

@@ -6,8 +6,9 @@ becomes a global name, nothing else changes.
 
 from __future__ import annotations
 
-import importlib.resources
+import importlib.util
 import re
+import shutil
 from pathlib import Path
 
 from ...errors import PeftmarkError
@@ -25,10 +26,19 @@ def write_libraries(folder: Path) -> None:
     Raises:
         PeftmarkError: where the installed version of a package carries something else.
     """
-    module = (importlib.resources.files("itables") / "html" / "dt_bundle.js").read_text("utf-8")
+    module = (_folder("itables") / "html" / "dt_bundle.js").read_text("utf-8")
     (folder / TABLES).write_text(as_classic_script(module), "utf-8")
-    plotly = importlib.resources.files("plotly") / "package_data" / "plotly.min.js"
-    (folder / CHARTS).write_bytes(plotly.read_bytes())
+    shutil.copyfile(_folder("plotly") / "package_data" / "plotly.min.js", folder / CHARTS)
+
+
+def _folder(package: str) -> Path:
+    """Where a package lies. It is not imported: pandas would come with it, and take longer than a small board."""
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise PeftmarkError(
+            f"the package {package}, whose scripts the pages use, is not installed: pip install {package}"
+        )
+    return Path(found.submodule_search_locations[0])
 
 
 def as_classic_script(module: str) -> str:

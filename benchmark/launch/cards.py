@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +12,68 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...methods import make_method
+from ...adapting import DEFAULT_TEMPLATES
+from ...backbones import find_backbone
+from ...methods import make_method, make_model
+from ...methods.places import places_of
 from ...registry import BACKBONES, METHODS, TASKS, Entry
 from ...results import Card, write_card, write_manifest
 from ...results.cards import Kind, card_path
-from ...tasks import Objective, Split, Task, TaskData
+from ...tasks import Objective, Split, Task, TaskData, clip_length_of_track, objective_of_track
+from ..plan.costs import main_track
 
 _ROWS, _COLUMNS, _CELL = 2, 6, 40
+_WITHOUT_TEXT, _WITH_TEXT = "embedded/vit", "embedded/clip"
+"""The models that show where a method sits: small, and there without a download."""
+
 _written: set[tuple[Path, str, str]] = set()
 
 
 def write_pair_cards(root: Path, method: str, backbone: str) -> None:
     """Write the cards of a method and a backbone, where this process has not yet."""
     if _first(root, "methods", method):
-        entry = METHODS.entry(method)
-        facts = {**entry.metadata, "defaults": make_method(method).config()}
-        write_card(root, "methods", _card(method, entry, entry.family, facts))
+        write_method_card(root, method)
     if _first(root, "backbones", backbone):
-        found = BACKBONES.entry(backbone)
-        write_card(root, "backbones", _card(backbone, found, found.family, dict(found.metadata)))
+        write_backbone_card(root, backbone)
+
+
+def write_method_card(root: Path, method: str) -> None:
+    entry = METHODS.entry(method)
+    facts = {**entry.metadata, "defaults": make_method(method).config()}
+    with suppress(Exception):  # a plug-in may raise what it likes on a model that it is not for: no picture then
+        facts["places"] = method_places(method)
+    write_card(root, "methods", _card(method, entry, entry.family, facts))
+
+
+def write_backbone_card(root: Path, backbone: str) -> None:
+    found = BACKBONES.entry(backbone)
+    write_card(root, "backbones", _card(backbone, found, found.family, dict(found.metadata)))
+
+
+def method_places(method: str) -> dict[str, Any]:
+    """Where the method's defaults put something or train, by adapting a small random ViT (or CLIP) to made-up data.
+
+    Returns:
+        The ``model``, how many ``blocks`` and ``text_blocks`` it has, and the ``parts`` (see `places_of`).
+    """
+    track = main_track(method)
+    frames = None if clip_length_of_track(track) is None else 2
+    objective = objective_of_track(track, ("cat", "dog"), DEFAULT_TEMPLATES)
+    name = _WITHOUT_TEXT if objective.names is None else _WITH_TEXT
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        anatomy = find_backbone(name).build(pretrained=False)
+        images = torch.randn(4, *(() if frames is None else (frames,)), *anatomy.input.shape)
+        made = make_method(method)
+        model = make_model(anatomy, made, objective, frames)
+        made.prepare(model, [(images, objective.made_up_targets(len(images)))])
+    text = model.anatomy.text
+    return {
+        "model": name,
+        "blocks": len(model.anatomy.blocks),
+        "text_blocks": len(text.blocks) if text else 0,
+        "parts": places_of(model),
+    }
 
 
 def write_task_card(root: Path, task: Task, data: TaskData) -> None:

@@ -78,3 +78,15 @@ def test_of_clips_one_of_each_class(toy_plugin: Path) -> None:
     picture, labels = sample_picture(task.objective(data), data.train)
     assert labels == ["dark", "bright"]
     assert Image.open(io.BytesIO(picture)).size == (2 * SIDE, 2 * SIDE)
+
+
+def test_where_a_method_sits_or_nothing(described: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [method] = read_cards(described, "methods").values()
+    places = method.facts["places"]
+    assert (places["model"], places["blocks"]) == ("embedded/vit", 6)
+    assert places["parts"]["q"] == {"weight": 6, "bias": 6}
+
+    monkeypatch.setattr("peftmark.benchmark.launch.cards.places_of", lambda _: 1 / 0)
+    write_pair_cards(tmp_path / "others", "toy_full", "toy/pixels")
+    [method] = read_cards(tmp_path / "others", "methods").values()
+    assert "places" not in method.facts and method.facts["tracks"] == ["image", "video"]

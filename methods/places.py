@@ -117,7 +117,7 @@ def _inserted(model: AdaptedModel, known: _Known) -> Iterator[tuple[str, str, in
                 yield place, slot[0], block
             elif id(module) in known.affine:
                 places = known.affine[id(module)]
-                if slot[0] == "rows":
+                if slot[0] == "rows" and len(module.slots["rows"]) > 1:  # one part is all of a fused map
                     places = [each for each in places if _part(each[1]) == int(slot[1])]
                 for place, _, block in places:
                     yield place, slot[-1], block

@@ -19,6 +19,7 @@ def each(places: str, how: dict[str, int]) -> dict[str, dict[str, int]]:
 PLACES: dict[str, dict[str, dict[str, int]]] = {
     "linear": HEAD,
     "lora": {**HEAD, "q": {"delta": 6}, "v": {"delta": 6}},  # of one fused qkv, not k
+    "lora_fused": {**HEAD, **each("q k v", {"delta": 6})},  # of all of it
     "attention_only": {**HEAD, **each("q k v proj", TRAINS)},
     "ia3": {**HEAD, "k": {"after": 6}, "v": {"after": 6}, "fc2": {"before": 6}},
     "prefix_tuning": {**HEAD, "attention": {"prefix": 6}},

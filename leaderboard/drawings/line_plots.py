@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -83,3 +83,49 @@ def mean_variants(runs: Iterable[RunRecord]) -> list[VariantFigure]:
 def _mean_validation(figures: Sequence[VariantFigure]) -> float | None:
     values = [figure.validation for figure in figures if figure.validation is not None]
     return fmean(values) if len(values) == len(figures) else None
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Several runs' curves in one box, the axes of which several boxes have in common."""
+
+    lines: tuple[tuple[str, str], ...]
+    """What each is of, and its points as SVG takes them."""
+    low: float
+    high: float
+    last: float
+    width: int
+    height: int
+
+
+SMALL_WIDTH, SMALL_HEIGHT, _POINTS = 320, 140, 40
+"""Of a small drawing, and how many points a line of it has at most: a page may have hundreds."""
+
+
+def loss_curves(runs: Iterable[RunRecord]) -> Curves | None:
+    """Training loss by epoch of runs of one task, all in one box; None where no run has two finite points."""
+    found = [
+        (f"seed {run.spec.seed}", sorted(pairs))
+        for run in runs
+        if run.quality is not None and len(pairs := _finite(run.quality.curve)) > 1
+    ]
+    if not found:
+        return None
+    values = [loss for _, pairs in found for _, loss in pairs]
+    epochs = [epoch for _, pairs in found for epoch, _ in pairs]
+    low, high, first, last = min(values), max(values), min(epochs), max(epochs)
+
+    def points(pairs: Sequence[tuple[float, float]]) -> str:
+        kept = [*pairs[: -1 : max(1, len(pairs) // _POINTS)], pairs[-1]]
+        places = (
+            (SMALL_WIDTH * (a - first) / ((last - first) or 1), SMALL_HEIGHT * (high - b) / ((high - low) or 1))
+            for a, b in kept
+        )
+        return " ".join(f"{x:.0f},{y:.0f}" for x, y in places)
+
+    return Curves(tuple((label, points(pairs)) for label, pairs in found), low, high, last, SMALL_WIDTH, SMALL_HEIGHT)
+
+
+def _finite(curve: Sequence[Mapping[str, float]]) -> list[tuple[float, float]]:
+    pairs = ((entry["epoch"], entry["train_loss"]) for entry in curve if {"epoch", "train_loss"} <= entry.keys())
+    return [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]

@@ -8,22 +8,34 @@ from typing import Any
 
 from ...results import FAITHFUL, RunSpec
 from ...results.tuning import tuning_of
+from ..accuracy.table import Row
 from ..formatting import plain
 
 
-def reproduce(spec: RunSpec, defaults: Mapping[str, Any] | None, seeds: Sequence[int] = ()) -> str:
+def reproduce_row(row: Row) -> str:
+    """A ``peftmark run …`` for the shell that repeats a row: all its tasks, all its seeds."""
+    tasks = sorted(row.cells)
+    seeds = sorted({run.spec.seed for run in row.runs})
+    return reproduce(row.cells[tasks[0]].runs[0].spec, row.method.defaults, seeds, tasks)
+
+
+def reproduce(
+    spec: RunSpec, defaults: Mapping[str, Any] | None, seeds: Sequence[int] = (), tasks: Sequence[str] = ()
+) -> str:
     """A ``peftmark run …`` for the shell; of a run of a search, that of all of it.
 
     Args:
         spec: what the run was asked to do.
         defaults: the method's default configuration, whose values need not be said; None where it is unknown,
             and every value is said.
-        seeds: of the final runs of the run's search.
+        seeds: of the final runs of the run's search, or in place of the run's own where there are `tasks`.
+        tasks: in place of the run's own.
     """
     tuning = tuning_of(spec)
     words = ["peftmark", "run", "--method", spec.method.name, "--backbone", spec.backbone.name]
-    words += ["--task", spec.task.name]
-    for seed in seeds if tuning else [spec.seed]:
+    for task in tasks or [spec.task.name]:
+        words += ["--task", task]
+    for seed in seeds if tuning or tasks else [spec.seed]:
         words += ["--seed", str(seed)]
     if tuning:
         words += ["--trials", str(tuning.trials), "--studies", str(tuning.studies)]

@@ -17,14 +17,19 @@ import jinja2
 from ...results import CostRecord, Env, RunRecord, encode_record
 from .. import formatting
 from ..accuracy.measures import measures_of
-from ..accuracy.published import Published
-from ..accuracy.table import Board, Row, Table
+from ..accuracy.published import Comparison, Published
+from ..accuracy.standings import MIN_SHARED, OnTask, Standing, agreements, on_tasks
+from ..accuracy.table import Board, Row, Table, Track
+from ..citations import cite
 from ..configurations import grouped
 from ..costs.scaling import MIN_SIZES, Ladder, by_ladder, make_ladders, size_word
 from ..costs.sheet import PARTS, CostSheet, Efficiency, Overview
-from ..drawings.line_plots import chosen_variant, mean_variants, variant_plot
+from ..drawings.block import described, draw, places_of
+from ..drawings.line_plots import chosen_variant, loss_curves, mean_variants, variant_plot
+from ..drawings.strip import strip
 from ..subjects import Subject, Subjects, families_in_order
-from ..tuning.overview import Tuned, make_overview
+from ..tuning.overview import Sensitivity, Tuned, make_overview
+from .command import reproduce_row
 from .data import write_data
 from .libraries import write_libraries
 from .overview import overview_data
@@ -80,6 +85,11 @@ class Site:
         return dict(sorted(Counter(record.status for record in self.records).items()))
 
     @cached_property
+    def reasons(self) -> dict[str, int]:
+        """Why runs stand in no table, and how many."""
+        return dict(Counter(self.board.left_out.values()).most_common())
+
+    @cached_property
     def cautions(self) -> list[str]:
         """What tasks want to be known before their figures are read."""
         stated = {task.facts.get("caution") for task in self.subjects.tasks.values()}
@@ -104,6 +114,38 @@ class Site:
     def pages(self) -> list[Page]:
         """Those besides the front page that have something to show."""
         return [page for page in PAGES if page.shown(self)]
+
+    @cached_property
+    def on_tasks(self) -> dict[str, list[OnTask]]:
+        """By task, the tables' rows on it."""
+        return on_tasks(self.board)
+
+    @cached_property
+    def standings(self) -> Mapping[tuple[str, str], Standing]:
+        """By the key of a row and a task."""
+        return {
+            (standing.row.key, task): standing
+            for task, tables in self.on_tasks.items()
+            for of_table in tables
+            for standing in of_table.standings
+        }
+
+    @cached_property
+    def tables_of(self) -> Mapping[str, list[tuple[Track, Table]]]:
+        """By backbone."""
+        tables = ((track, table) for track in self.board.tracks for table in track.tables)
+        return grouped(tables, lambda pair: pair[1].backbone.name)
+
+    @cached_property
+    def comparisons(self) -> Mapping[str, list[Comparison]]:
+        """Published figures beside measured ones, by method."""
+        return grouped(self.published.comparisons, lambda comparison: comparison.row.method.name)
+
+    @cached_property
+    def sensitivities(self) -> Mapping[str, list[tuple[Tuned, Sensitivity]]]:
+        """How much a method depends on its tuning, by method."""
+        pairs = ((tuned, method) for tuned in self.tuned for method in tuned.methods if method.measured)
+        return grouped(pairs, lambda pair: pair[1].method.name)
 
     @cached_property
     def tuned(self) -> list[Tuned]:
@@ -173,9 +215,21 @@ def write_site(site: Site, folder: Path) -> None:
     for cost in site.costs:
         (folder / "costs").mkdir(exist_ok=True)
         (folder / "costs" / f"{cost.cost_id}.json").write_bytes(encode_record(cost))
-    for method in site.subjects.methods.values():
-        page(f"methods/{method.slug}.html", "method.html.j2", method=method)
+    _write_subjects(site, page)
     _write_runs(site, folder, page)
+
+
+def _write_subjects(site: Site, page: Callable[..., None]) -> None:
+    """A page for every method, task and backbone."""
+    for method in site.subjects.methods.values():
+        places = places_of(method.facts)
+        page(f"methods/{method.slug}.html", "method.html.j2", method=method, places=places, citation=cite(method))
+    for task in site.subjects.tasks.values() if site.records else ():
+        page(f"tasks/{task.slug}.html", "task.html.j2", task=task, tables=site.on_tasks.get(task.name, []))
+    tables = [table for track in site.board.tracks for table in track.tables]
+    for backbone in site.subjects.backbones.values():
+        agreeing = agreements(tables, backbone.name)
+        page(f"backbones/{backbone.slug}.html", "backbone.html.j2", backbone=backbone, agreements=agreeing)
 
 
 def _write_runs(site: Site, folder: Path, page: Callable[..., None]) -> None:
@@ -206,7 +260,8 @@ def _environment() -> jinja2.Environment:
     )  # fmt: skip
     environment.globals.update(
         chosen_variant=chosen_variant, mean_variants=mean_variants, variant_plot=variant_plot, size_word=size_word,
-        PARTS=PARTS, MIN_SIZES=MIN_SIZES,
+        PARTS=PARTS, MIN_SIZES=MIN_SIZES, MIN_SHARED=MIN_SHARED, loss_curves=loss_curves, strip=strip, draw=draw,
+        described=described, reproduce_row=reproduce_row,
     )  # fmt: skip
     environment.filters.update({each.__name__: each for each in filters})
     return environment

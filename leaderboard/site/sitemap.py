@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from ..accuracy.published import METRICS
+from ..citations import cite_peftmark
 from ..costs.scaling import QUANTITIES
 from ..drawings.expected import expected_chart
 from ..drawings.scaling import scaling_chart
@@ -71,5 +72,6 @@ PAGES = (
     Page("backbones.html", "Backbones", "backbones.html.j2", _always, _families("backbones"), "backbones"),
     Page("runs.html", "Runs", "", lambda site: site.records, folder="runs"),
     Page("published.html", "Published", "published.html.j2", lambda site: site.records, lambda _: {"metrics": METRICS}),
+    Page("about.html", "About", "about.html.j2", _always, lambda _: {"citation": cite_peftmark()}),
 )
 """All but the front page, which is the first track's."""

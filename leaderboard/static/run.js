@@ -253,9 +253,9 @@ function page(about, text, row, search) {
   const download = link(URL.createObjectURL(new Blob([text, "\n"], { type: "application/json" })), "record as JSON", { download: `${run.run_id}.json` });
   document.title = `${spec.method.name} on ${spec.task.name}, ${which} · peftmark`;
   return [
-    element("h1", null, link(`methods/${method.slug}.html`, spec.method.name), " on ", link(`tasks.html#${task.slug}`, spec.task.name), `, ${which}`),
+    element("h1", null, link(`methods/${method.slug}.html`, spec.method.name), " on ", link(`tasks/${task.slug}.html`, spec.task.name), `, ${which}`),
     element("p", { class: "meta" }, status(run.status), " ", element("span", { class: `family family-${method.colour}` }, method.family), " ",
-      link(`backbones.html#${backbone.slug}`, spec.backbone.name), ` · ${spec.protocol.name}, version ${spec.protocol.version} · run `,
+      link(`backbones/${backbone.slug}.html`, spec.backbone.name), ` · ${spec.protocol.name}, version ${spec.protocol.version} · run `,
       code(run.run_id), " · ", download),
     standing(run, about, row, backbone),
     search ? ofSearch(run) : null,

@@ -9,8 +9,9 @@ A board has two questions, and an interval answers one of them:
 - **Is one method better than another?** That is claimed of tasks like these, not of these alone, so tasks are a sample.
   What tasks have in common cancels in the difference of two methods on the same tasks (`paired_differences`), whose
   interval holds the noise of seeds, too; with one seed it is valid, and wider. `within_noise_of_best`, `rank_ranges`
-  and `groups_of` say what follows of ranks, `first_places` how often the winner changes. On these tasks alone, trained
-  again, the same functions answer with ``over="seeds"``; on the same test examples `paired_examples` does.
+  and `groups_of` say what follows of ranks, `first_places` how often the winner changes. Of
+  these tasks alone, trained again and tested on other examples, `paired_on_these_tasks` answers, or the same
+  functions with ``over="seeds"``; of these trained models `paired_examples` does.
 
 Beside these stand the field's tests over tasks, `friedman` and `nemenyi`, `signed_ranks` and `against_each`, which ask
 the second question of ranks, and whether a model knows what it knows (`calibration_of`).
@@ -38,7 +39,7 @@ from .ranks import Friedman, Nemenyi, Wins, friedman, nemenyi, win_matrix
 from .sampling import binomial_variance, is_correct, sampling_variance, wilson
 from .scores import InCommon, Scores, in_common, scores_of
 from .signed_rank import ROPE, SignedRanks, signed_ranks
-from .these_tasks import Uncertainty, differences, on_these_tasks
+from .these_tasks import Uncertainty, differences, on_these_tasks, paired_on_these_tasks
 
 __all__ = [
     "DRAWS",
@@ -81,6 +82,7 @@ __all__ = [
     "on_these_tasks",
     "paired_differences",
     "paired_examples",
+    "paired_on_these_tasks",
     "rank_ranges",
     "sampling_variance",
     "scores_of",

@@ -73,6 +73,11 @@ def is_correct(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
         PeftmarkError: for what another kind of task stored.
     """
     predicted, target = arrays.get("predicted"), arrays.get("target")
-    if predicted is None or target is None or predicted.ndim != 1 or predicted.shape != target.shape:
+    if predicted is None or target is None or not _are_labels(predicted, target):
         raise PeftmarkError("these predictions are not one label an example: compare figures over seeds instead")
     return np.asarray(predicted == target)
+
+
+def _are_labels(predicted: NDArray[Any], target: NDArray[Any]) -> bool:
+    kinds = predicted.dtype.kind + target.dtype.kind
+    return predicted.ndim == 1 and predicted.shape == target.shape and "f" not in kinds  # a regression's are floats

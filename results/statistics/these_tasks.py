@@ -14,6 +14,7 @@ import numpy as np
 
 from ...errors import PeftmarkError
 from .basis import LEVEL, Interval, Size, Withheld
+from .bootstrap import Pairs, why_withheld
 from .scores import Figures, Scores
 
 
@@ -79,6 +80,41 @@ def on_these_tasks(values: Figures, sampling: Figures | None = None, examples: i
     total = float(variances.sum())
     return Uncertainty(
         estimate, math.sqrt(total), error, _freedom(variances, counts - 1, total + (added or 0.0)), method, size
+    )
+
+
+def paired_on_these_tasks(scores: Scores, sampling: Figures | None = None) -> Pairs | Withheld:
+    """Differences of all pairs of methods on these tasks, seed by seed, each as by `on_these_tasks`.
+
+    Args:
+        sampling: (M, M, T), what the test sets' sampling adds to the variance of each pair's difference on each task:
+            `sampling_variance` of `difference_by_example`; without predictions the sum of both methods'
+            `binomial_variance` is a bound, as two methods tend to be right on the same examples. None where it is not
+            known: intervals then are over seeds alone.
+    """
+    from scipy.special import stdtrit
+
+    parts = "seeds" if sampling is None else "seeds and sampling of the test sets"
+    method = (
+        f"paired differences, Student's t with Welch's degrees of freedom (1947) over {parts}, these tasks fixed; not "
+        "adjusted for the number of pairs"
+    )
+    if (withheld := why_withheld(scores, "seeds", method)) is not None:
+        return withheld
+    values = scores.paired
+    _, tasks, seeds = values.shape
+    estimate = values.mean(axis=(1, 2))[:, None] - values.mean(axis=(1, 2))
+    deviations = values - values.mean(axis=2, keepdims=True)
+    products = np.einsum("ats,bts->abt", deviations, deviations)
+    own = np.einsum("aat->at", products)
+    variances = np.maximum(own[:, None] + own - 2 * products, 0.0) / ((seeds - 1) * seeds * tasks**2)
+    total = variances.sum(axis=2) + (0.0 if sampling is None else sampling.sum(axis=2) / tasks**2)
+    squares = (variances**2).sum(axis=2) / (seeds + 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        freedom = np.where(squares > 0, np.maximum(total**2 / squares - 2, seeds - 1), np.inf)
+    half = stdtrit(freedom, (1 + LEVEL) / 2) * np.sqrt(total)
+    return Pairs(
+        scores.methods, scores.higher_is_better, estimate, estimate - half, estimate + half, method, scores.size
     )
 
 

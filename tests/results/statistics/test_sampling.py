@@ -73,7 +73,8 @@ def test_what_is_right_is_asked_of_labels_only() -> None:
     for arrays in (
         {"predicted": labels},
         {"predicted": np.zeros((3, 4)), "target": np.zeros((3, 4))},
-        {"predicted": np.zeros(4), "target": labels},
+        {"predicted": np.zeros(4, int), "target": labels},
+        {"predicted": np.ones(3), "target": np.ones(3)},  # a regression's
     ):
         with pytest.raises(PeftmarkError, match="not one label an example"):
             is_correct(arrays)

@@ -11,7 +11,17 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from peftmark.errors import PeftmarkError
-from peftmark.results.statistics import Interval, Scores, Withheld, differences, on_these_tasks
+from peftmark.results.statistics import (
+    Interval,
+    Pairs,
+    Scores,
+    Withheld,
+    differences,
+    groups_of,
+    on_these_tasks,
+    paired_differences,
+    paired_on_these_tasks,
+)
 
 MakeScores = Callable[..., Scores]
 
@@ -91,3 +101,39 @@ def test_two_methods_are_compared_seed_by_seed(make_scores: MakeScores) -> None:
     found = differences(scores, "method 00", "method 02")
     assert_allclose(found, (scores.values[0] - scores.values[2])[:, [0, 2]])
     assert differences(scores, "method 01", "method 02").shape == (7, 3)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_all_pairs_are_what_each_pair_is(make_scores: MakeScores, known: bool) -> None:
+    scores = make_scores(methods=4, apart=2.0)
+    sampling = np.random.default_rng(0).uniform(1, 4, (4, 4, 7)) if known else None
+    pairs = paired_on_these_tasks(scores, sampling)
+    assert isinstance(pairs, Pairs)
+    for a, b in ((0, 1), (3, 1), (2, 0)):
+        one, other = scores.methods[a], scores.methods[b]
+        each = on_these_tasks(differences(scores, one, other), None if sampling is None else sampling[a, b]).interval
+        assert isinstance(each, Interval)
+        found = pairs.interval(one, other)
+        assert (found.estimate, found.low, found.high) == pytest.approx((each.estimate, each.low, each.high))
+    assert_allclose(np.diag(pairs.high), 0 if sampling is None else np.diag(pairs.high))
+    assert ("sampling of the test sets" in pairs.method) is known
+
+
+def test_more_can_be_told_apart_on_these_tasks_than_on_others(make_scores: MakeScores) -> None:
+    scores = make_scores(methods=6, tasks=7, apart=2.0)
+    over_tasks, over_seeds = paired_differences(scores), paired_on_these_tasks(scores)
+    assert isinstance(over_tasks, Pairs) and isinstance(over_seeds, Pairs)
+    assert over_seeds.told_apart.sum() > over_tasks.told_apart.sum()
+    assert len(groups_of(over_seeds)) >= len(groups_of(over_tasks))
+
+
+def test_methods_that_seeds_do_not_change_have_no_width(make_scores: MakeScores) -> None:
+    scores = make_scores(methods=2, of_seeds=0.0)
+    pairs = paired_on_these_tasks(scores)
+    assert isinstance(pairs, Pairs)
+    assert_allclose(pairs.low, pairs.estimate, atol=1e-9)
+
+
+def test_one_seed_withholds_pairs(make_scores: MakeScores) -> None:
+    withheld = paired_on_these_tasks(make_scores(seeds=1))
+    assert isinstance(withheld, Withheld) and withheld.reason.startswith("one seed says nothing")

@@ -8,8 +8,10 @@ from typing import Any
 from ...results.statistics import LEVEL, Withheld
 from ..accuracy.measures import Measure
 from ..accuracy.table import Figure, Row, Table, Track
+from ..citations import cite, cite_peftmark
 from ..statistics.ranking import Ranking
 from ..statistics.uncertainty import sampling_of
+from ..subjects import Subject
 
 
 def overview_data(track: Track, measures: dict[str, list[Measure]], rankings: Sequence[Ranking]) -> dict[str, Any]:
@@ -28,8 +30,14 @@ def overview_data(track: Track, measures: dict[str, list[Measure]], rankings: Se
             _table(table, measures[table.key], [each for each in rankings if each.table is table])
             for table in track.tables
         ],
+        "cite": cite_peftmark(),
+        "papers": {method.name: entry for method in _methods(track) if (entry := cite(method))},
         "student": [float(stdtrit(freedom, (1 + LEVEL) / 2)) for freedom in range(1, 31)],
     }
+
+
+def _methods(track: Track) -> list[Subject]:
+    return list({row.method.name: row.method for table in track.tables for row in table.rows}.values())
 
 
 def _budget(measure: Measure, track: Track) -> dict[str, Any]:

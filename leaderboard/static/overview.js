@@ -245,6 +245,11 @@
       }));
       peftmark.download(`peftmark-${data.track}.json`, `${JSON.stringify(shown, null, 1)}\n`, "application/json");
     },
+    bibtex() {
+      const methods = new Set(shownTables().flatMap(({ rows }) => rows.map(({ method }) => method)));
+      const papers = [...methods].map((method) => data.papers[method]).filter(Boolean);
+      peftmark.download("peftmark.bib", `${[...new Set([data.cite, ...papers])].map((entry) => entry.trim()).join("\n\n")}\n`, "application/x-bibtex");
+    },
     async link(button) {
       const said = button.textContent;
       try {

@@ -93,8 +93,8 @@ def fill(results: Results) -> None:
     groups = {"a": "natural", "b": "natural", "c": "structured", "d": "structured", "e": "structured"}
     for task, group in groups.items():
         results.task(f"vtab/{task}", group, chance_percent=10.0)
-    results.method("full", "baseline", "All.")
-    results.method("lora", "reparameterized", "Low rank.")
+    results.method("full", "baseline", "All (Doe 2019, arXiv:1906.00001).")
+    results.method("lora", "reparameterized", "Low rank (Hu et al. 2022, arXiv:2106.09685).")
     results.method("bitfit", "selective", "Biases.")
     figures = {"full": (1_000_000, 50.0, 70.0), "lora": (3_000, 60.0, 60.0), "bitfit": (1_000, 55.0, 50.0)}
     for name, (parameters, natural, structured) in figures.items():
@@ -184,6 +184,9 @@ def test_what_is_shown_is_what_is_taken(view: View) -> None:
     assert float(rows[0]["task:vtab/a"]) == pytest.approx(60.05) and rows[0]["task:vtab/a seeds"] == "2"
     assert float(rows[0]["mean low"]) < float(rows[0]["mean"]) < float(rows[0]["mean high"])
     assert "succeeded" not in rows[0]
+    view.do("document.querySelector('[data-take=bibtex]').click()")
+    name, text = view.ask("globalThis.taken")
+    assert name == "peftmark.bib" and text.count("@") == 2 and "2106.09685" in text and "1906" not in text
     view.do("document.querySelector('[data-take=json]').click()")
     (table,) = json.loads(view.ask("globalThis.taken")[1])
     assert [row["method"] for row in table["rows"]] == ["lora", "bitfit"]

@@ -15,4 +15,4 @@ def board_command(results: Path, out: Path) -> None:
     """Build the leaderboard from a folder of records and print its path."""
     from ..leaderboard import build_board
 
-    click.echo(os.path.realpath(build_board(results, out)))
+    click.echo(os.path.realpath(build_board(results, out, tell=lambda line: click.echo(line, err=True))))

@@ -42,7 +42,7 @@ def read_contents(results: Path) -> Contents:
     costs, damaged_costs = store.load_costs()
     problems += damaged_costs
     if not records and not costs:
-        damaged = f" ({len(problems)} damaged or foreign files)" if problems else ""
+        damaged = f" ({len(problems)} damaged or foreign files: `peftmark validate` says why)" if problems else ""
         raise PeftmarkError(
             f"no records in {results}{damaged}: run `peftmark run` first, or name another with --results"
         )

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from typing import Any, Literal
 
+import msgspec
+
 from ...results import FAITHFUL, RunRecord, canonical_json
 from ...results.statistics import Withheld
 from ...results.tuning import search_key, tuning_of
@@ -49,7 +51,7 @@ def make_board(records: Iterable[RunRecord], subjects: Subjects, efficiency: Eff
         for name, runs in grouped(records, lambda run: run.spec.method.name).items()
     }
     defaults = {name: subjects.methods[name].defaults or config for name, config in common.items()}
-    tracks = []
+    tracks: list[Track] = []
     rankings: list[Ranking] = []
     tested = [run for run in records if not run.spec.is_trial]
     by_track = grouped(tested, lambda run: subjects.tasks[run.spec.task.name].track)
@@ -177,11 +179,19 @@ def _rows(
     methods = grouped(runs, lambda run: run.spec.method.name)
     versions = {name: sorted({run.spec.method.version for run in group}) for name, group in methods.items()}
 
+    spelled: dict[bytes, bytes] = {}  # most runs have a configuration that others have
+
+    def canonical(config: Mapping[str, Any]) -> bytes:
+        written = msgspec.json.encode(config)
+        if written not in spelled:
+            spelled[written] = canonical_json(config)
+        return spelled[written]
+
     def key(run: RunRecord) -> _RowKey:
         method, random = run.spec.method, mixed and run.spec.backbone.weights == "random"
         config = {} if run.spec.protocol.faithful else method.config  # a recipe sets what it likes for each task
         search = search_of(run)
-        what, trial = (search.row, 0) if search else (canonical_json(config), run.spec.trial)
+        what, trial = (search.row, 0) if search else (canonical(config), run.spec.trial)
         return (method.name, method.version, what, trial, random, _deviation(run))
 
     def search_of(run: RunRecord) -> Search | None:
@@ -242,7 +252,8 @@ def _columns(
     runs: Sequence[RunRecord], rows: Sequence[Row], subjects: Subjects, scale: Scale
 ) -> tuple[Column | None, tuple[Group, ...]]:
     """The overall mean, where there is more than one task, and the tasks in their groups."""
-    versions = {run.spec.task.name: run.spec.task.version for run in runs}
+    of_task = grouped(runs, lambda run: run.spec.task.name)
+    versions = {name: group[0].spec.task.version for name, group in of_task.items()}
     standard = {
         name for row in rows if row.state == "ranked" for name, cell in row.cells.items() if cell.summary
     } or set(versions)
@@ -268,7 +279,7 @@ def _columns(
         )
         tasks: list[TaskColumns] = []
         for name in members:
-            metric, parts = _parts([run for run in runs if run.spec.task.name == name])
+            metric, parts = _parts(of_task[name])
             task = subjects.tasks[name]
             chance = f", chance {figure(task.chance)}" if task.chance is not None else ""
             label, starts = (metric if parts else task.short), bool(parts) or not (tasks or group_mean)

@@ -170,6 +170,13 @@ class Site:
             (run for run in self.records if run.run_id in self.board.left_out), lambda run: run.spec.method.name
         )
 
+    @property
+    def reasons(self) -> Mapping[str, list[RunRecord]]:
+        """By reason, the runs that stand in no table, the commonest first."""
+        left_out = self.board.left_out
+        by_reason = grouped((run for run in self.records if run.run_id in left_out), lambda run: left_out[run.run_id])
+        return dict(sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0])))
+
 
 def write_site(site: Site, folder: Path) -> None:
     """Fill a folder with the pages, what they are drawn with, and the records behind them."""

@@ -62,6 +62,9 @@ def _tuning(site: Site) -> Mapping[str, Any]:
     return {"charts": {tuned.key: Markup(expected_chart(tuned)) for tuned in site.tuned if tuned.comparable}}
 
 
+LEFT_OUT = "left_out.html"
+"""The page of files that could not be read, and of runs that stand in no table."""
+
 PAGES = (
     Page("statistics.html", "Statistics", "statistics.html.j2", lambda site: site.board.rankings, folder="statistics"),
     Page("efficiency.html", "Efficiency", "efficiency.html.j2", lambda site: site.costs, folder="efficiency"),
@@ -71,6 +74,7 @@ PAGES = (
     Page("tasks.html", "Tasks", "tasks.html.j2", lambda site: site.records, _families("tasks"), "tasks"),
     Page("backbones.html", "Backbones", "backbones.html.j2", _always, _families("backbones"), "backbones"),
     Page("runs.html", "Runs", "", lambda site: site.records, folder="runs"),
+    Page(LEFT_OUT, "Left out", "left_out.html.j2", lambda site: site.problems or site.board.left_out),
     Page("published.html", "Published", "published.html.j2", lambda site: site.records, lambda _: {"metrics": METRICS}),
     Page("about.html", "About", "about.html.j2", _always, lambda _: {"citation": cite_peftmark()}),
 )

@@ -87,7 +87,8 @@ def test_what_is_no_file_is_a_line(command: Invoke, theirs: Path, tmp_path: Path
     assert (into.code, into.err) == (1, "")
     assert len(peftmark.load_results(tmp_path / "ours")) == 3
     board = command("board", "--results", "theirs", "--out", "page", timeout=60)
-    assert (board.code, board.err) == (0, "")
+    assert board.code == 0
+    assert board.err == f"2 files could not be read and are left out; why: {Path('page', 'left_out.html')}\n"
     assert special.reason in (tmp_path / "page" / "index.html").read_text()
 
 
@@ -105,7 +106,7 @@ def test_names_that_are_no_text(command: Invoke, theirs: Path, tmp_path: Path, m
     into = command("validate", named, "--into", os.fsdecode(b"ours\xfc"))
     assert (into.code, into.err, len(into.lines)) == (1, "", 3)
     board = command("board", "--results", named, "--out", os.fsdecode(b"page\xfc"))
-    assert (board.code, board.err) == (0, "")
+    assert (board.code, board.err[:54]) == (0, "1 file could not be read and is left out; why: page\\udcfc"[:54])
     assert r"\udcfe.json is not a record" in (tmp_path / os.fsdecode(b"page\xfc") / "index.html").read_text()
     for option in (["run", "--suite"], ["run", "--import"], ["board", "--results"], ["validate"]):
         ended = command(*option, os.fsdecode(b"\xff.toml"))

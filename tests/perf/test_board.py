@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ import pytest
 
 from peftmark.leaderboard import build_board
 from peftmark.results import RunRecord, Store
+from peftmark.tools.many_records import write_many
 
 RECORDS = Path(__file__).parents[2] / "results" / "records" / "embedded-full"
 
@@ -43,4 +45,29 @@ def test_board_of_twice_the_records(compare, kind: str, tmp_path: Path) -> None:
         lambda: build_board(one, tmp_path / "board of one"),
         target=2.2,
         pairs=5,
+    )
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Mapping[int, Path]:
+    folders = {n: tmp_path_factory.mktemp(f"of_{n}") for n in (10_000, 100_000)}
+    for n, folder in folders.items():
+        write_many(folder, n)
+    return folders
+
+
+def test_board_of_10_000_against_decoding(compare, many: Mapping[int, Path], tmp_path: Path) -> None:
+    """All that a board is made of, drawn and written, in the time in which its records are read some times."""
+    folder = many[10_000]
+    compare(lambda: build_board(folder, tmp_path / "board"), lambda: Store(folder).load(), target=10, pairs=3)
+
+
+def test_board_of_100_000_against_10_000(compare, many: Mapping[int, Path], tmp_path: Path) -> None:
+    """90 seconds in place of 10."""
+    compare(
+        lambda: build_board(many[100_000], tmp_path / "board of many"),
+        lambda: build_board(many[10_000], tmp_path / "board of fewer"),
+        target=9,
+        pairs=1,
+        warmup=0,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -101,6 +102,59 @@ def test_damaged_files_are_told(site: Path) -> None:
     assert "2 files in the results folder could not be read" in text
     assert "<li>0000000000000000.json is not a record" in text
     assert "<li>costs/0000000000000000.json is not a record" in text
+
+
+def test_what_is_left_out_is_said_with_the_place_of_the_reasons(results: Results, tmp_path: Path) -> None:
+    out, lines = tmp_path / "board", list[str]()
+    results.run("lora", "vtab/a", 50.0)
+    build_board(results.root, out, tell=lines.append)
+    assert lines == [] and not (out / "left_out.html").exists()
+    assert "Left out" not in (out / "index.html").read_text("utf-8")
+    results.run("full", "vtab/a", 50.0)
+    other = results.run("linear", "vtab/a", 50.0, split="another")
+    newer = json.loads((results.root / f"{other.run_id}.json").read_text())
+    (results.root / "0000000000000000.json").write_text(json.dumps({**newer, "schema_version": 2}))
+    build_board(results.root, out, tell=lines.append)
+    assert lines == [
+        f"1 file could not be read and is left out; why: {out / 'left_out.html'}",
+        f"1 run stands in no table; why: {out / 'left_out.html'}",
+    ]
+    for number in range(1, 1501):
+        (results.root / f"{number:016x}.json").write_text("{")
+    results.run("linear", "vtab/a", 50.0, split="another", seed=1)
+    results.run("lora", "vtab/a", 50.0, seed=1)
+    results.run("full", "vtab/a", 50.0, seed=1)
+    lines.clear()
+    build_board(results.root, out, tell=lines.append)
+    assert lines == [
+        f"1,501 files could not be read and are left out; why: {out / 'left_out.html'}",
+        f"2 runs stand in no table; why: {out / 'left_out.html'}",
+    ]
+    text = words(out / "left_out.html")
+    assert "0000000000000000.json has schema version 2; this peftmark reads 1" in text
+    assert text.count("is not a record") == 1500
+    assert "2 runs: another split of vtab/a than most runs have linear on vtab/a, seed 0" in text
+    front = words(out / "index.html")
+    assert front.count("is not a record") == 9 and "all of them" in front
+
+
+def test_boards_of_little(results: Results, tmp_path: Path) -> None:
+    """One method, one task, costs alone; and files none of which is a record."""
+    (results.root).mkdir()
+    (results.root / "0000000000000000.json").write_text("{")
+    with pytest.raises(
+        PeftmarkError, match=r"^no records in .* \(1 damaged or foreign files: `peftmark validate` says"
+    ):
+        results.build(tmp_path / "board")
+    results.cost("full", 10**9)
+    site = results.build(tmp_path / "board")
+    assert "1 file in the results folder could not be read" in words(site / "index.html")
+    assert not (site / "runs.html").exists() and not (site / "run.html").exists()
+    assert "is not a record" in words(site / "left_out.html")
+    results.run("lora", "vtab/a", 50.0)
+    site = results.build(tmp_path / "board")
+    assert "50.0" in words(site / "index.html")
+    assert "lora" in words(site / "runs.html")
 
 
 def test_numbers_link_to_their_runs(full_results: Results, site: Path) -> None:

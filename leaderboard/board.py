@@ -49,6 +49,7 @@ def build_board(
             contents.problems,
             contents.published,
             built or datetime.now(UTC),
+            contents.predictions,
         )
         with replacing(out) as folder:
             write_site(site, folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import PeftmarkError
 from ..results import CostRecord, RunRecord, Store
 from ..results.published import load_published
+from ..results.store import PREDICTIONS, files_below
 from .accuracy.build import make_board
 from .accuracy.published import Published, compare
 from .accuracy.table import Board
@@ -28,6 +29,8 @@ class Contents:
     efficiency: Efficiency
     board: Board
     published: Published
+    predictions: dict[str, Path]
+    """Files by run id."""
 
 
 def read_contents(results: Path) -> Contents:
@@ -52,4 +55,7 @@ def read_contents(results: Path) -> Contents:
     subjects = Subjects(results, records, costs)
     efficiency = make_efficiency(costs, subjects)
     board = make_board(records, subjects, efficiency)
-    return Contents(records, costs, problems, subjects, efficiency, board, compare(board, load_published()))
+    predictions = {path.stem: path for path in reversed([*files_below(results, PREDICTIONS, ".npz")])}
+    return Contents(
+        records, costs, problems, subjects, efficiency, board, compare(board, load_published()), predictions
+    )

@@ -6,7 +6,7 @@ import importlib.metadata
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ import jinja2
 
 from ...results import CostRecord, Env, RunRecord, encode_record
 from .. import formatting
+from ..accuracy.examples import Examples, read_examples
 from ..accuracy.measures import measures_of
 from ..accuracy.published import Comparison, Published
 from ..accuracy.standings import MIN_SHARED, OnTask, Standing, agreements, on_tasks
@@ -53,6 +54,8 @@ class Site:
     problems: Sequence[str]
     published: Published
     built: datetime
+    predictions: Mapping[str, Path] = field(default_factory=dict)
+    """Files by run id."""
 
     @cached_property
     def version(self) -> str:
@@ -119,6 +122,13 @@ class Site:
     def on_tasks(self) -> dict[str, list[OnTask]]:
         """By task, the tables' rows on it."""
         return on_tasks(self.board)
+
+    @cached_property
+    def examples(self) -> Examples:
+        """What stored predictions tell."""
+        return read_examples(
+            ((task, of_table) for task, tables in self.on_tasks.items() for of_table in tables), self.predictions
+        )
 
     @cached_property
     def standings(self) -> Mapping[tuple[str, str], Standing]:

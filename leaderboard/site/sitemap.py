@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from ..accuracy.published import METRICS
 from ..citations import cite_peftmark
+from ..configurations import grouped
 from ..costs.scaling import QUANTITIES
 from ..drawings.expected import expected_chart
 from ..drawings.scaling import scaling_chart
@@ -58,6 +59,18 @@ def _scaling(site: Site) -> Mapping[str, Any]:
     }
 
 
+def _calibration(site: Site) -> Mapping[str, Any]:
+    """Tables with the calibration of their rows, the best calibrated first."""
+    rows = grouped(site.examples.calibrations.values(), lambda each: each.table.key)
+    tables = [
+        (track, table, sorted(rows[table.key], key=lambda each: each.error))
+        for track in site.board.tracks
+        for table in track.tables
+        if table.key in rows
+    ]
+    return {"tables": tables}
+
+
 def _tuning(site: Site) -> Mapping[str, Any]:
     return {"charts": {tuned.key: Markup(expected_chart(tuned)) for tuned in site.tuned if tuned.comparable}}
 
@@ -76,6 +89,9 @@ PAGES = (
     Page("runs.html", "Runs", "", lambda site: site.records, folder="runs"),
     Page(LEFT_OUT, "Left out", "left_out.html.j2", lambda site: site.problems or site.board.left_out),
     Page("published.html", "Published", "published.html.j2", lambda site: site.records, lambda _: {"metrics": METRICS}),
+    Page(
+        "calibration.html", "Calibration", "calibration.html.j2", lambda site: site.examples.calibrations, _calibration
+    ),
     Page("about.html", "About", "about.html.j2", _always, lambda _: {"citation": cite_peftmark()}),
 )
 """All but the front page, which is the first track's."""

@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pytest
+
+from peftmark.results.predictions import predictions_file, write_predictions
+
 from .test_pages import words
 
 if TYPE_CHECKING:
@@ -70,3 +75,29 @@ def test_about(full_results: Results, tmp_path: Path) -> None:
     assert "@misc{peftmark" in text or "@software{peftmark" in text
     assert "DataTables" in text and "plotly.js" in text and "MIT" in text
     assert 'href="https://datatables.net' in (site / "about.html").read_text()
+
+
+def test_what_was_predicted_on_the_task_s_page_and_on_that_of_calibration(results: Results, tmp_path: Path) -> None:
+    run = results.run("lora", "vtab/a", 50.0)
+    results.run("linear", "vtab/a", 40.0)
+    without = words(results.build(tmp_path / "without") / "tasks" / "vtab__a.html")
+    assert "Not known: no ranked row's runs kept one predicted label an example." in without
+    assert not (tmp_path / "without" / "calibration.html").exists()
+    arrays = {
+        "predicted": np.array([0, 1]),
+        "target": np.array([0, 2]),
+        "probability_true": np.array([0.9, 0.05], dtype=np.float32),
+        "probability_max": np.array([0.9, 0.9], dtype=np.float32),
+    }
+    write_predictions(predictions_file(results.root / f"{run.run_id}.json"), {"test": arrays})
+    damaged = results.root / "predictions" / f"{results.run('full', 'vtab/a', 1.0).run_id}.npz"
+    damaged.write_text("no archive")
+    site = results.build(tmp_path / "board")
+    text = words(site / "tasks" / "vtab__a.html")
+    assert "1 ranked row kept what they predicted of 2 test examples. 1 of these is right by none." in text
+    assert "Example Split True label Rows right Probability 1 test 2 0% 5.0% 0 test 0 100% 90.0%" in text
+    calibration = words(site / "calibration.html")
+    assert "1 of 3 ranked rows" in calibration and f"{damaged.name} holds no predictions" in calibration
+    [cell] = re.findall(r'data-order="(39\.9\d*|40\.0\d*)"', (site / "calibration.html").read_text())
+    assert float(cell) == pytest.approx(40.0, abs=1e-4)
+    assert "calibration error 40.0 points" in words(site / "methods" / "lora.html")

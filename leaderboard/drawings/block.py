@@ -120,6 +120,8 @@ def described(places: Places) -> list[tuple[str, str]]:
 
 def _sentence(hows: Mapping[str, int], blocks: int) -> str:
     words = [f"{WORDS.get(how, how)}{_where(count, blocks)}" for how, count in sorted(hows.items(), key=_order)]
+    if "weight" in hows and hows["weight"] == hows.get("bias"):
+        words[:2] = [f"weights and biases train{_where(hows['weight'], blocks)}"]
     return "; ".join(words)
 
 

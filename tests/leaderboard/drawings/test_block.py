@@ -64,12 +64,19 @@ def test_boxes_do_not_overlap(branch: str, slot: str) -> None:
 
 
 def test_in_words() -> None:
-    parts = {"head": {"weight": 1}, "fc1": {"entries": 6, "delta": 2}, "mlp": {"new": 6}, "text.q": {"delta": 2}}
+    parts = {
+        "head": {"weight": 1},
+        "norm": {"weight": 1, "bias": 1},
+        "fc1": {"entries": 6, "delta": 2},
+        "mlp": {"new": 6},
+        "text.q": {"delta": 2},
+    }
     places = places_of(facts({**parts, "odd": {"weight": 1}}, text_blocks=3))
     assert places is not None
     assert described(places) == [
         ("fc1", "some entries train; weight change added, in 2 of 6 blocks"),
         ("MLP", "new"),
+        ("final norm", "weights and biases train"),
         ("head", "weights train"),
         ("odd", "weights train"),
         ("queries of the text tower", "weight change added, in 2 of 3 blocks"),

@@ -29,7 +29,7 @@ def anatomy_of(model: nn.Module, tokenizer: Any = None) -> Anatomy:
 
     Args:
         model: any timm model; open_clip's `CLIP`, `CustomTextCLIP` or `CoCa`; transformers' `CLIPModel`,
-            `SiglipModel`, `AlignModel` or `FlavaModel`.
+            `SiglipModel`, `AlignModel`, `FlavaModel` or `ViTModel`, or its `ViTForImageClassification`.
         tokenizer: of the text tower: one of open_clip or transformers, or what maps texts and a context length to ids.
             Without it, an open_clip model with OpenAI's vocabulary has open_clip's own, one of transformers the one of
             the folder or name that it was loaded from; others have none, which is said where it is needed.
@@ -110,13 +110,18 @@ def _transformers(model: nn.Module, tokenizer: Any) -> Anatomy:
     from .transformers.builder import FAMILIES, drop_unused, transformers_anatomy
 
     kind, settings = type(model).__name__, cast(Any, model).config
+    model = getattr(model, "base_model", model)  # of one with a classifier, what this reads
     family = FAMILIES.get(settings.model_type)
     if family is None or family.model not in (each.__name__ for each in type(model).__mro__):
         known = ", ".join(family.model for family in FAMILIES.values())
         raise PeftmarkError(f"a {kind} of transformers is not known here: give a {known}")
     copied = _copy(model)
     drop_unused(copied, family)
-    if tokenizer is None and settings.name_or_path:
+    if family.text is None:
+        if tokenizer is not None:
+            raise PeftmarkError(f"tokenizer= is for models with a text tower; a {kind} of transformers has none")
+        made = None
+    elif tokenizer is None and settings.name_or_path:
         made = transformers_tokenizer(kind, settings.name_or_path, settings.text_config.vocab_size)
     else:
         made = _tokenizer(kind, tokenizer, "transformers.AutoTokenizer.from_pretrained(NAME)")

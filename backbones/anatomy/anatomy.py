@@ -48,6 +48,8 @@ class Anatomy(ABC):
         held_in: what frozen matrices are held in (see `quantized.hold`).
         num_frames: T of the clips that the model is for, whose frames come as N·T images; None for images.
         text_lack: why there is no `text`, in words that follow the backbone's name.
+        library_prefix: what names of `model`'s modules start with in its library's own model (that ends in a
+            classifier, where the library has one); None where that has other modules.
 
     >>> from peftmark.backbones import find_backbone
     >>> anatomy = find_backbone("vit_tiny_patch16_224").build(pretrained=False)
@@ -81,9 +83,15 @@ class Anatomy(ABC):
     held_in: str = "float32"
     num_frames: int | None = None
     text_lack: str = "has no text tower"
+    library_prefix: str | None = None
 
     def __post_init__(self) -> None:
         self.root.requires_grad_(False)
+
+    @property
+    def classifier(self) -> str | None:
+        """In the library's own model, the name of the linear layer that reads `pooled`; None where there is none."""
+        return None
 
     @abstractmethod
     def pooled(self, images: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ class Insert(nn.Module):
     `NotMergeable` where that is impossible, which is the default.
 
     Attributes:
-        learned_buffers: names of buffers that hold what was learned of the data without gradients: they are saved with
-            what was trained.
+        learned_buffers: names of buffers, or of frozen parameters, that hold what was learned without gradients: they
+            are saved with what was trained.
 
     >>> class Scale(Insert):
     ...     '''``y -> s * y``, one s per channel.'''

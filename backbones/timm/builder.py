@@ -148,6 +148,11 @@ class SlottedTimmAttention(SlottedAttention):
 class TimmAnatomy(Anatomy):
     """Any timm model: pooled features as timm's own head would read them."""
 
+    @property
+    def classifier(self) -> str | None:
+        own = cast(Any, self.model).get_classifier()  # a module that maps nothing: see `reset_classifier`
+        return next((name for name, module in self.model.named_modules() if module is own), None)
+
     def pooled(self, images: Tensor) -> Tensor:
         model = cast(Any, self.model)
         return model.forward_head(model.forward_features(images), pre_logits=True)
@@ -177,6 +182,7 @@ def timm_anatomy(name: str, model: nn.Module, config: Mapping[str, Any]) -> Anat
         feature_dim=cast(int, getattr(model, "head_hidden_size", model.num_features)),
         input=Pixels(cast(tuple[int, int], size), tuple(config["mean"]), tuple(config["std"])),
         log=[],
+        library_prefix="",
     )
     add_timm_parts(anatomy, model)
     return anatomy

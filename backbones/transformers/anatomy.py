@@ -1,4 +1,4 @@
-"""The image towers of Hugging Face transformers' vision-language models: CLIP, SigLIP, FLAVA and ALIGN."""
+"""The image towers of Hugging Face transformers: of CLIP, SigLIP, FLAVA and ALIGN, and ViT."""
 
 from __future__ import annotations
 
@@ -51,6 +51,19 @@ class SlottedFlavaLayer(SlottedBlock):
         return (self.leave(entered, self.residual("mlp", x, normed, y)),)
 
 
+class SlottedVitLayer(SlottedBlock):
+    """The forward of `ViTLayer`, through the slots."""
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **settings: Any) -> Tensor:
+        layer = cast(Any, self)
+        x = entered = self.enter(hidden_states)
+        normed = layer.layernorm_before(x)
+        y, _ = layer.attention(normed, attention_mask, **settings)
+        x = self.residual("attention", x, normed, layer.dropout(y))
+        normed = layer.layernorm_after(x)
+        return self.leave(entered, self.residual("mlp", x, normed, layer.dropout(layer.mlp(normed))))
+
+
 class _SlottedSelfAttention(SlottedAttention):
     """An attention over explicit projections without mask, through the slots."""
 
@@ -78,6 +91,19 @@ class SlottedClipAttention(_SlottedSelfAttention):
         attention = cast(Any, self)
         y = self.attend(hidden_states, attention_mask, attention.head_dim, attention.dropout)
         return attention.out_proj(y), None
+
+
+class SlottedVitAttention(_SlottedSelfAttention):
+    """The forward of `ViTAttention`, through the slots."""
+
+    names = ("q_proj", "k_proj", "v_proj")
+
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, **settings: Any
+    ) -> tuple[Tensor, None]:
+        attention = cast(Any, self)
+        y = self.attend(hidden_states, attention_mask, attention.head_dim, attention.attention_dropout)
+        return attention.o_proj(y), None
 
 
 class SlottedFlavaAttention(_SlottedSelfAttention):
@@ -120,6 +146,22 @@ def flava_block(layer: Any, log: list[Insertion]) -> Block:
         num_heads=attention.num_attention_heads,
         slotted=SlottedFlavaAttention,
         mlp=(layer.intermediate.dense, layer.output.dense),
+    )
+    return block
+
+
+def vit_block(layer: Any, log: list[Insertion]) -> Block:
+    """Of a `ViTLayer`."""
+    block = Block(layer, SlottedVitLayer, log=log)
+    attention, mlp = layer.attention, layer.mlp
+    block.branches = explicit_branches(
+        block,
+        norms=(layer.layernorm_before, layer.layernorm_after),
+        attention=attention,
+        projections=(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
+        num_heads=attention.num_attention_heads,
+        slotted=SlottedVitAttention,
+        mlp=(mlp.fc1, mlp.fc2),
     )
     return block
 
@@ -297,6 +339,41 @@ class FlavaVision(TransformersAnatomy):
         )
         self.entering = Affine(embeddings.dropout, log=self.log)
         self.token_blocks = tuple(flava_block(layer, self.log) for layer in self.layers)
+
+
+class VitVision(TransformersAnatomy):
+    """A `ViTModel`: no text tower, so no shared space. Its pooler has no part in what its own classifier reads."""
+
+    projection = None
+
+    @property
+    def classifier(self) -> str:
+        return "classifier"
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return cast(Any, self.model).layers
+
+    @property
+    def stem_modules(self) -> tuple[nn.Module, ...]:
+        return (cast(Any, self.model).embeddings,)
+
+    @property
+    def pool_modules(self) -> tuple[nn.Module, ...]:
+        return (cast(Any, self.model).layernorm,)
+
+    def projected(self, images: Tensor) -> Tensor:
+        return Anatomy.projected(self, images)
+
+    def add_parts(self) -> None:
+        super().add_parts()
+        embeddings = cast(Any, self.model).embeddings
+        self.prefix_tokens, self.class_token = 1, 0
+        self.patch_embedding = Affine(
+            embeddings.patch_embeddings.projection, shift_sink=(embeddings, "position_embeddings", 1), log=self.log
+        )
+        self.entering = Affine(embeddings.dropout, log=self.log)
+        self.token_blocks = tuple(vit_block(layer, self.log) for layer in self.layers)
 
 
 class AlignVision(Anatomy):

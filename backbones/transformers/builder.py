@@ -1,4 +1,4 @@
-"""Vision-language models of Hugging Face transformers as backbones."""
+"""Models of Hugging Face transformers as backbones: vision-language models, and ViT."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from .anatomy import (
     FlavaVision,
     SiglipVision,
     TransformersAnatomy,
+    VitVision,
     clip_block,
     flava_block,
 )
@@ -45,17 +46,20 @@ class Family:
     """How one family of models is built and read.
 
     Attributes:
-        model: its class in transformers. image: the name of its image tower.
+        model: its class in transformers. image: the name of its image tower, empty where it is nothing more.
+        text: None where it has no text tower.
+        library_prefix: see `Anatomy.library_prefix`.
         unused: parts that have no share in the features of images and texts, left out.
         mean, std: of its images, where no preprocessor_config.json says them.
     """
 
     model: str
     vision: type[Anatomy]
-    text: type[TransformersText]
+    text: type[TransformersText] | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image: str = "vision_model"
+    library_prefix: str | None = "vision_model."
     unused: tuple[str, ...] = ()
 
 
@@ -69,6 +73,7 @@ FAMILIES = {
         BertText,
         *OPENAI,
         image="image_model",
+        library_prefix="image_model.",
         unused=(
             "text_model.pooler",
             "image_model.pooler",
@@ -78,15 +83,16 @@ FAMILIES = {
             "text_to_mm_projection",
         ),
     ),
+    "vit": Family("ViTModel", VitVision, None, *HALF, image="", library_prefix="vit.", unused=("pooler",)),
 }
 """By the ``model_type`` of a config.json."""
 
 
 @BACKBONES.register("hf/*", family="transformers")
 class TransformersBackbone(Backbone):
-    """A CLIP, SigLIP, ALIGN or FLAVA of Hugging Face transformers: ``hf/FOLDER``, or ``hf/NAME`` of the hub.
+    """A CLIP, SigLIP, ALIGN, FLAVA or ViT of Hugging Face transformers: ``hf/FOLDER``, or ``hf/NAME`` of the hub.
 
-    A folder holds config.json, model.safetensors and the tokenizer's files, as `save_pretrained` writes them.
+    A folder holds config.json, model.safetensors and a text tower's tokenizer, as `save_pretrained` writes them.
     """
 
     @property
@@ -123,13 +129,14 @@ class TransformersBackbone(Backbone):
             config = self._config(library, folder)
             family = FAMILIES[config.model_type]
             model_class = getattr(library, family.model)
-            model = self._loaded(model_class, config) if pretrained else model_class(config)
+            model = self._loaded(model_class, config, family.unused) if pretrained else model_class(config)
         drop_unused(model, family)
-        # of a hub's name, not the cache's folder: it need not hold the tokenizer's files yet
-        known = Path(self.source).is_dir() or folder.is_relative_to(weights_folder())
-        tokenizer = transformers_tokenizer(
-            self.name, str(folder) if known else self.source, config.text_config.vocab_size
-        )
+        tokenizer = None
+        if family.text is not None:
+            # of a hub's name, not the cache's folder: it need not hold the tokenizer's files yet
+            known = Path(self.source).is_dir() or folder.is_relative_to(weights_folder())
+            source = str(folder) if known else self.source
+            tokenizer = transformers_tokenizer(self.name, source, config.text_config.vocab_size)
         return transformers_anatomy(self.name, model.float(), tokenizer, _preprocessor(folder))
 
     def _config(self, library: Any, folder: Path) -> Any:
@@ -144,7 +151,7 @@ class TransformersBackbone(Backbone):
             )
         return config
 
-    def _loaded(self, model_class: Any, config: Any) -> nn.Module:
+    def _loaded(self, model_class: Any, config: Any, unused: tuple[str, ...]) -> nn.Module:
         file = self.weights_file()
         try:
             model, found = model_class.from_pretrained(
@@ -163,7 +170,8 @@ class TransformersBackbone(Backbone):
             for name in sorted(found["unexpected_keys"])
             if name.startswith(towers) and not name.endswith(NOT_WEIGHTS)
         ]
-        check_keys(file, sorted(found["missing_keys"]), unexpected)
+        missing = [name for name in sorted(found["missing_keys"]) if not name.startswith(unused)]
+        check_keys(file, missing, unexpected)
         return model
 
 
@@ -174,10 +182,11 @@ def drop_unused(model: nn.Module, family: Family) -> None:
         setattr(model.get_submodule(parent), name, None)
 
 
-def transformers_anatomy(name: str, model: Any, tokenizer: Tokenizer, preprocessor: dict[str, Any]) -> Anatomy:
-    """The anatomy of a `CLIPModel`, `SiglipModel`, `AlignModel` or `FlavaModel`.
+def transformers_anatomy(name: str, model: Any, tokenizer: Tokenizer | None, preprocessor: dict[str, Any]) -> Anatomy:
+    """The anatomy of a `CLIPModel`, `SiglipModel`, `AlignModel`, `FlavaModel` or `ViTModel`.
 
     Args:
+        tokenizer: None where there is no text tower.
         preprocessor: of the images: ``image_mean``, ``image_std``, ``crop_size``, as far as a file says them.
     """
     family = FAMILIES[model.config.model_type]
@@ -199,24 +208,26 @@ def transformers_anatomy(name: str, model: Any, tokenizer: Tokenizer, preprocess
             tuple(preprocessor.get("image_std", family.std)),
         ),
         log=log,
+        library_prefix=family.library_prefix,
     )
     if isinstance(anatomy, TransformersAnatomy):
         side = size // tower.config.patch_size
         anatomy.grid = (side, side)
         anatomy.adopt_projection()
         anatomy.add_parts()
-    anatomy.text = _text(family, model, anatomy, tokenizer)
+    if family.text is not None and tokenizer is not None:
+        anatomy.text = _text(family.text, model, anatomy, tokenizer)
     return anatomy
 
 
-def _text(family: Family, model: Any, anatomy: Anatomy, tokenizer: Tokenizer) -> TextTower:
+def _text(kind: type[TransformersText], model: Any, anatomy: Anatomy, tokenizer: Tokenizer) -> TextTower:
     tower, log = model.text_model, anatomy.log
     blocks: tuple[Block, ...] = ()
-    if issubclass(family.text, ClipText):
+    if issubclass(kind, ClipText):
         blocks = tuple(clip_block(layer, log) for layer in tower.encoder.layers)
-    elif family.text is BertText:
+    elif kind is BertText:
         blocks = tuple(flava_block(layer, log) for layer in tower.encoder.layer)
-    return family.text(
+    return kind(
         root=model,
         image=anatomy.model,
         width=tower.config.hidden_size,

@@ -278,7 +278,7 @@ def test_a_model_that_cannot_be_had_is_one_line(tmp_path: Path, monkeypatch: pyt
         assert "\n" not in str(error.value)
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(PeftmarkError, match="of type 'bert'; peftmark knows clip, siglip, align, flava"):
+    with pytest.raises(PeftmarkError, match="of type 'bert'; peftmark knows clip, siglip, align, flava, vit"):
         find_backbone(f"hf/{tmp_path / 'bert'}").build(pretrained=False)
     (tmp_path / "bert" / "config.json").write_text("{")
     with pytest.raises(PeftmarkError, match=r"cannot read its config\.json"):

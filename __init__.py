@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .benchmark.run.training import make_schedule
     from .errors import PeftmarkError
     from .methods import Context, Method
+    from .methods.bridge.export import export_peft
     from .registry import BACKBONES, METHODS, TASKS
     from .results import load_costs, load_predictions, load_results
     from .tasks import Classification, Objective, OpenVocabulary, Task
@@ -38,6 +39,7 @@ _HOME = {
     "Task": "tasks",
     "TrainingStep": "benchmark.run.step",
     "adapt": "adapting",
+    "export_peft": "methods.bridge.export",
     "load_costs": "results",
     "load_predictions": "results",
     "load_protocol": "benchmark.plan.protocol",
@@ -61,6 +63,7 @@ __all__ = [
     "Task",
     "TrainingStep",
     "adapt",
+    "export_peft",
     "load_costs",
     "load_predictions",
     "load_protocol",

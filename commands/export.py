@@ -13,6 +13,7 @@ FORMATS = {
     "parquet": ("leaderboard.export.tables", "write_parquet"),
     "json": ("leaderboard.export.tables", "write_json"),
     "hub": ("leaderboard.export.hub", "write_model_cards"),
+    "peft": ("benchmark.run.saved", "write_peft_folders"),
 }
 """The functions that write a format: they take the results folder, run ids and where to, and return the paths."""
 

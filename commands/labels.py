@@ -45,6 +45,6 @@ def _not_default(spec: Spec) -> dict[str, Any]:
 
 @lru_cache
 def _default(method: str) -> dict[str, Any]:
-    from ..methods import make_method
+    from ..registry import METHODS
 
-    return make_method(method).config()
+    return METHODS[method].defaults(method)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -161,7 +162,7 @@ class AdaptedModel(nn.Module):
     def _learned_buffers(self) -> dict[str, Tensor]:
         """What inserts have learned of the data without gradients."""
         return {
-            f"{path}.{name}": getattr(module, name)
+            f"{path}.{name}": attrgetter(name)(module)
             for path, module in self.named_modules()
             if isinstance(module, Insert)
             for name in module.learned_buffers

@@ -28,11 +28,15 @@ class HeadedModel(AdaptedModel):
         self.num_frames = num_frames
         width = anatomy.output_width(self.output)
         self.head = objective.head(width if num_frames is None else method.clip_width(width))
-        objective.reset_head(self.head)
+        self._reset_head()
 
     def restart(self) -> None:
         super().restart()
+        self._reset_head()
+
+    def _reset_head(self) -> None:
         self.objective.reset_head(self.head)
+        self.method.start_head(self.head)
 
     def head_parameters(self) -> Iterable[nn.Parameter]:
         return self.head.parameters()

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import msgspec
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..backbones import Anatomy
-from ..errors import PeftmarkError
+from ..errors import PeftmarkError, Unsupported
 from ..registry import METHODS
 from .ranges import hyperparameters, range_of
 
 if TYPE_CHECKING:
     from ..tasks import Targets
     from .adapted_model import AdaptedModel
+    from .parts.peft_adapter import PeftAdapter
     from .search_space import Dimension
 
 Batches: TypeAlias = "Iterable[tuple[Tensor, Targets]]"
@@ -137,6 +138,11 @@ class Method:
         except ValueError as error:
             raise PeftmarkError(f"method {name!r}: {error}") from error
 
+    @classmethod
+    def defaults(cls, name: str) -> dict[str, Any]:
+        """The configuration where nothing is set, as far as the method can do without settings."""
+        return cls.from_config(name, {}).config()
+
     def adapt(self, anatomy: Anatomy) -> None:
         """Change the frozen backbone: choose what trains, insert what is new.
 
@@ -233,6 +239,17 @@ class Method:
         how much is trained is not searched: a tuned row costs what the default's costs.
         """
         return {}
+
+    def to_peft(self, anatomy: Anatomy) -> PeftAdapter:
+        """What the method made of a backbone that it adapted, as Hugging Face PEFT would save it.
+
+        Raises:
+            Unsupported: where PEFT has no such method, or cannot do this to this backbone.
+        """
+        raise Unsupported(f"{type(self).__name__} has no equal among PEFT's tuners")
+
+    def start_head(self, head: nn.Module) -> None:
+        """Start a head otherwise than its objective does, which has just reset it."""
 
     def config(self) -> dict[str, Any]:
         """Every hyper-parameter, defaults included, as plain data."""

@@ -11,13 +11,13 @@ LEVELS = 32
 """More than any configuration has."""
 
 
-def check_nesting(source: str | Path, *values: Any) -> None:
+def check_nesting(source: str | Path, *values: Any, what: str = "record") -> None:
     """
     Raises:
         PeftmarkError: where lists and tables are nested deeper than `LEVELS`; names `source`.
     """
     if any(_deeper(value, LEVELS) for value in values):
-        raise PeftmarkError(f"{source} is not a record: it is nested more than {LEVELS} levels deep")
+        raise PeftmarkError(f"{source} is not a {what}: it is nested more than {LEVELS} levels deep")
 
 
 def _deeper(value: Any, levels: int) -> bool:

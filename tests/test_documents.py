@@ -66,8 +66,8 @@ def test_examples_run(tmp_path: Path) -> None:
 @needs_checkout
 def test_a_loop_of_one_s_own_leaves_the_weights_that_a_run_leaves(tmp_path: Path) -> None:
     """The example, as it is printed, and the command beside it."""
-    [(name, code)] = code_blocks("methods/README.md").items()
-    (tmp_path / name).write_text(code)
+    name = "my_loop.py"
+    (tmp_path / name).write_text(code_blocks("methods/README.md")[name])
     subprocess.run([sys.executable, name], cwd=tmp_path, check=True, capture_output=True)
     [command] = re.findall(r"`peftmark (run [^`]*)`", (ROOT / "methods/README.md").read_text().split("my_loop.py")[0])
     arguments = [sys.executable, "-m", "peftmark", *command.split(), "--jobs", "1"]
@@ -77,6 +77,22 @@ def test_a_loop_of_one_s_own_leaves_the_weights_that_a_run_leaves(tmp_path: Path
     assert by_run.keys() == by_hand.keys()
     assert len(by_run) == 26
     assert [key for key, value in by_run.items() if not torch.equal(value, by_hand[key])] == []
+
+
+@needs_checkout
+def test_an_adapter_goes_to_peft(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    name = "to_peft.py"
+    code = code_blocks("methods/README.md")[name]
+    same = (
+        "images = __import__('torch').rand(2, 3, 224, 224)\nassert model.eval()(images).equal(loaded.eval()(images))\n"
+    )
+    (tmp_path / name).write_text(code + same)
+    subprocess.run([sys.executable, name], cwd=tmp_path, check=True, capture_output=True)
+    assert sorted(file.name for file in (tmp_path / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
 
 
 def documents() -> list[Path]:

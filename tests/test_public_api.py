@@ -16,8 +16,8 @@ import peftmark
 ROOT = Path(peftmark.__file__).parent
 PROMISED = {
     "BACKBONES", "METHODS", "SUITES", "TASKS", "Anatomy", "Classification", "Context", "Method", "Objective",
-    "OpenVocabulary", "PeftmarkError", "Task", "TrainingStep", "adapt", "load_costs", "load_predictions",
-    "load_protocol", "load_results", "make_optimizer", "make_schedule",
+    "OpenVocabulary", "PeftmarkError", "Task", "TrainingStep", "adapt", "export_peft", "load_costs",
+    "load_predictions", "load_protocol", "load_results", "make_optimizer", "make_schedule",
 }  # fmt: skip
 
 

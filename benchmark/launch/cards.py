@@ -39,7 +39,7 @@ def write_pair_cards(root: Path, method: str, backbone: str) -> None:
 
 def write_method_card(root: Path, method: str) -> None:
     entry = METHODS.entry(method)
-    facts = {**entry.metadata, "defaults": make_method(method).config()}
+    facts = {**entry.metadata, "defaults": METHODS[method].defaults(method)}
     with suppress(Exception):  # a plug-in may raise what it likes on a model that it is not for: no picture then
         facts["places"] = method_places(method)
     write_card(root, "methods", _card(method, entry, entry.family, facts))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...methods.files import known_files
 from ...results import CostRecord, CostSpec, RunRecord
 from ...results.files import Identity
 from ...results.store import COSTS
@@ -79,6 +80,9 @@ class Options:
     """The launcher's own settings (``--set launcher.NAME=VALUE``), which it checks."""
     data: dict[tuple[str, int], Fingerprint] = field(default_factory=dict)
     """What the data of a task and a draw were when the runs were launched, where they are read from files."""
+
+    method_files: dict[str, Path] = field(default_factory=known_files)
+    """Where files lie that methods read, by sha256."""
 
     def place(self, spec: Spec) -> Path:
         """Where the record of a run or a profile goes."""

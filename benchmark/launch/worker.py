@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from ...errors import PeftmarkError
+from ...methods.files import know_files
 from ...registry import load_plugins
 from ...results import ADAPTERS, CostRecord, CostSpec, RunRecord, RunSpec, Store, predictions_file
 from ...results.files import hold
@@ -41,6 +42,7 @@ def start(options: Options) -> None:
     _cache = PrefixCache(memory_budget(options.jobs), options.results) if options.cache else None
     _end_with_parent()
     prepare_process(torch.device(options.device))
+    know_files(options.method_files)
     try:
         load_plugins(options.plugins)
     except PeftmarkError as error:

@@ -126,7 +126,7 @@ def _run(
         progress.data_sha256 = _data_sha256(spec.task.name, draw)
         check_unchanged(spec.task, _loaded(spec.task.name, draw)[2], data, prepared)
     with progress.enter("setup"):
-        model = _build(spec, checkpoint, task, data).to(device)
+        model = build_model(spec, checkpoint, task, data).to(device)
         bare = None if spec.backbone.weights == RANDOM else _pretrained(spec.backbone, checkpoint)
         kind = model.anatomy.input.normalized(protocol.normalization)
         inputs = Inputs(model, spec, data, kind, device, cache, bare)
@@ -203,7 +203,8 @@ def _store_adapter(model: AdaptedModel, file: Path | None) -> Storage:
     return Storage(adapter_bytes=len(adapter))
 
 
-def _build(spec: RunSpec, checkpoint: Path | None, task: Task, data: TaskData) -> AdaptedModel:
+def build_model(spec: RunSpec, checkpoint: Path | None, task: Task, data: TaskData) -> AdaptedModel:
+    """What a run trains, before it is trained."""
     method = make_method(spec.method.name, spec.method.config)
     tracks = METHODS.entry(spec.method.name).metadata["tracks"]
     if task.track not in tracks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...backbones import Anatomy, Attention, Insert
 from ...registry import METHODS
 from ..method import Method
+from ..parts.peft_adapter import PeftAdapter, inserts_by_layer, rows_of
 
 
 class Rescale(Insert):
@@ -52,3 +53,17 @@ class IA3(Method):
                         linear.add_after(Rescale(linear.out_features))
             fc2 = block.mlp.output
             fc2.add_before(Rescale(fc2.in_features, on_input=True))
+
+    def to_peft(self, anatomy: Anatomy) -> PeftAdapter:
+        """Of a fused layer, queries are scaled by one."""
+        layers, fed_forward = dict[str, dict[str, Tensor]](), []
+        for name, layer in inserts_by_layer(anatomy, Rescale).items():
+            if layer[0][1].on_input:
+                fed_forward.append(name)
+                layers[name] = {"ia3_l": layer[0][1].scale.detach().unsqueeze(0)}
+                continue
+            scale = torch.ones(len(cast(Tensor, layer[0][0].module.weight)), 1)
+            for host, own in layer:
+                scale[slice(*rows_of(host)), 0] = own.scale.detach()
+            layers[name] = {"ia3_l": scale}
+        return PeftAdapter("IA3", {"feedforward_modules": fed_forward}, layers)

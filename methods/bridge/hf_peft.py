@@ -6,9 +6,7 @@ import copy
 import dataclasses
 import difflib
 import enum
-import importlib
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, get_type_hints
@@ -17,21 +15,18 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from ...backbones import Affine, Anatomy, Attention, Insert
-from ...backbones.anatomy.slots import twin
-from ...errors import NotMergeable, PeftmarkError, Unsupported
+from ...backbones import Anatomy, Attention
+from ...errors import PeftmarkError, Unsupported
 from ...registry import METHODS
 from ..adapted_model import AdaptedModel
 from ..method import Context, Method, check_hyperparameters
 from ..parts.low_rank import Projection
+from .library import ADAPTER, TunerLayer, import_peft, insert_layers, without_harmless_warnings
 
 if TYPE_CHECKING:
     from ...tasks import Targets
 
 NAMESPACE = "peft/"
-ADAPTER = "default"
-"""PEFT's name for the only adapter of a model."""
-
 _TOKENS = "it puts learned tokens among a language model's token embeddings"
 EXCLUDED = {
     "adaption_prompt": "it is written for the attention of Llama, Mistral and GPT-2",
@@ -47,11 +42,6 @@ EXCLUDED = {
     "xlora": "it mixes LoRA adapters that were trained before, by a language model's hidden states",
 }
 """PEFT's tuners that cannot adapt an image backbone, with the reason."""
-
-NOT_MERGEABLE = {
-    "lily": "its router weighs the low-rank experts by the input",
-}
-"""Tuners whose change of a layer is no change of its weights."""
 
 
 @dataclass(frozen=True)
@@ -101,43 +91,6 @@ SET_ELSEWHERE = {
 
 _DATA_DRIVEN = ("corda", "eva", "loftq", "lora_ga")
 
-# LN tuning on its only kind of layer; BOFT without a CUDA compiler
-_HARMLESS = "Unsupported layer type '<class '.*Norm|Failed to load the CUDA extension|Setting boft_n_butterfly_factor"
-
-
-class TunerLayer(Insert):
-    """One of PEFT's layers, run instead of the backbone's own module, which it calls.
-
-    PEFT's layers hold the module that they replace (``base_layer``). Here the module stays where it was, under its own
-    parameter names, the layer is what is inserted in it, and calls a twin of the module.
-    """
-
-    layer: Any
-    tuner: Any
-
-    def __init__(self, layer: nn.Module, tuner: nn.Module, not_mergeable: str | None) -> None:
-        super().__init__()
-        own = cast(nn.Module, layer._modules.pop("base_layer"))
-        object.__setattr__(layer, "base_layer", twin(own))
-        self.layer = layer
-        self.share("tuner", tuner, owner=False)
-        self.not_mergeable = not_mergeable
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)
-
-    @property
-    def foldable(self) -> bool:
-        return self.not_mergeable is None
-
-    def fold_into(self, host: Any) -> None:
-        if self.not_mergeable is not None:
-            raise NotMergeable(f"{type(self.tuner).__name__} cannot be folded into weights: {self.not_mergeable}")
-        self.layer.merge()
-        # LN tuning merges by putting its own copy in the place of the twin
-        for name, parameter in self.layer.get_base_layer().named_parameters():
-            host.module.get_parameter(name).copy_(parameter)
-
 
 @METHODS.register("peft/*", family="peft", tracks=("image", "openvocab", "video"))
 @dataclass
@@ -185,7 +138,7 @@ class HfPeft(Method):
             hint = f"did you mean {', '.join(near)}?" if near else "see `peftmark list methods 'peft/*'`"
             raise PeftmarkError(f"unknown method {name!r}: {hint}")
         config = dict(config)
-        installed = _peft(name).__version__
+        installed = import_peft(f"method {name}").__version__
         wanted = config.pop("peft_version", installed)
         if wanted != installed:
             raise PeftmarkError(f"method {name!r} was run with peft {wanted}; installed is {installed}")
@@ -228,31 +181,17 @@ class HfPeft(Method):
 
     def adapt(self, anatomy: Anatomy) -> None:
         modules = self._modules(anatomy)
-        names = {module: name for name, module in anatomy.model.named_modules()}
+        all_names = {module: name for name, module in anatomy.model.named_modules()}
+        names = {module: all_names[module] for module in modules}
         outputs = [block.mlp.output.module for block in anatomy.token_blocks]
-        config = self._peft_config([names[m] for m in modules], [names[m] for m in outputs if m in modules])
-        tuner_class = _peft(NAMESPACE + self.tuner).PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+        config = self._peft_config([*names.values()], [names[m] for m in outputs if m in names])
+        tuner_class = import_peft(f"method {NAMESPACE}{self.tuner}").PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
         try:  # what `peft.inject_adapter_in_model` does, which refuses tuners that share tensors among layers
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=_HARMLESS)
+            with without_harmless_warnings():
                 tuner = tuner_class(anatomy.model, config, ADAPTER)
         except (ValueError, TypeError, NotImplementedError) as error:
             raise Unsupported(f"{anatomy.name}: peft/{self.tuner}: {_first_line(error)}") from error
-        del anatomy.model.peft_config  # PEFT's mark for its own wrappers
-        for module in modules:
-            insert = TunerLayer(anatomy.model.get_submodule(names[module]), tuner, self._not_mergeable(module))
-            parent, _, child = names[module].rpartition(".")
-            setattr(anatomy.model.get_submodule(parent), child, module)
-            Affine(module, log=anatomy.log).replace(insert)
-
-    def _not_mergeable(self, module: nn.Module) -> str | None:
-        """Why what is inserted in a module cannot be folded into it."""
-        adds_to_bias = self.tuner == "beft" or self.settings.get("lora_bias")
-        if adds_to_bias and getattr(module, "bias", None) is None:
-            return "it adds to a bias, and a layer here has none"
-        if self.settings.get("sample_at_inference"):
-            return "it draws random numbers at inference"
-        return NOT_MERGEABLE.get(self.tuner)
+        insert_layers(anatomy, tuner, names, self.tuner, self.settings)
 
     def _modules(self, anatomy: Anatomy) -> list[nn.Module]:
         """The layers to change, each of them whole."""
@@ -302,22 +241,13 @@ class HfPeft(Method):
     def config(self) -> dict[str, Any]:
         """Every hyper-parameter, defaults included, and PEFT's version, as plain data."""
         targets = {} if self.tuner == "ln_tuning" else {"targets": list(self.targets)}
-        return {**targets, **_plain(self.settings), "peft_version": _peft(NAMESPACE + self.tuner).__version__}
-
-
-def _peft(name: str) -> Any:
-    """The library, imported when a method of the bridge is made or listed."""
-    try:
-        return importlib.import_module("peft")
-    except ImportError as error:
-        raise PeftmarkError(
-            f"method {name} needs the extra: pip install peftmark[peft] (make setup EXTRAS=peft)"
-        ) from error
+        version = import_peft(f"method {NAMESPACE}{self.tuner}").__version__
+        return {**targets, **_plain(self.settings), "peft_version": version}
 
 
 def _tuners(name: str) -> dict[str, Any]:
     """The config classes of the installed PEFT's tuners, sorted by name."""
-    configs = _peft(name).PEFT_TYPE_TO_CONFIG_MAPPING
+    configs = import_peft(f"method {name}").PEFT_TYPE_TO_CONFIG_MAPPING
     return {kind.value.lower(): configs[kind] for kind in sorted(configs, key=lambda kind: str(kind.value))}
 
 
@@ -326,10 +256,10 @@ def _hyperparameters(config_class: Any) -> dict[str, Any]:
     hints = get_type_hints(config_class)
     names = [item.name for item in dataclasses.fields(config_class) if item.name not in SET_ELSEWHERE]
     targets = {} if config_class.__name__ == "LNTuningConfig" else {"targets": tuple[Projection, ...]}
-    return {**targets, **{name: _checkable(hints[name]) for name in names if name != "peft_version"}}
+    return {**targets, **{name: checkable(hints[name]) for name in names if name != "peft_version"}}
 
 
-def _checkable(hint: Any) -> Any:
+def checkable(hint: Any) -> Any:
     """Anything, where PEFT's type is one that msgspec cannot check: a union of a dataclass and a dict."""
     try:
         msgspec.json.Decoder(hint)

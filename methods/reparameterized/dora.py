@@ -13,6 +13,7 @@ from ...backbones import Affine, Anatomy, Insert
 from ...registry import METHODS
 from ..method import Method
 from ..parts.low_rank import LowRank, Projection
+from ..parts.peft_adapter import PeftAdapter, inserts_by_layer, low_rank_adapter, rows_of
 from ..ranges import NOT_EMPTY, Count, Rate
 from ..search_space import Dimension, LogUniform
 
@@ -77,3 +78,18 @@ class DoRA(Method):
                 )
                 linear.add_delta(low_rank)
                 linear.add_after(Magnitude(linear, low_rank))
+
+    def to_peft(self, anatomy: Anatomy) -> PeftAdapter:
+        """Rows of a fused layer that are no target get the norms that they have, as their magnitudes."""
+        layers = inserts_by_layer(anatomy, Magnitude)
+        changes = {
+            name: [(host, own.low_rank.down, own.low_rank.up) for host, own in layer] for name, layer in layers.items()
+        }
+        adapter = low_rank_adapter(changes, self.alpha / self.rank, self.dropout, use_dora=True)
+        for name, layer in layers.items():
+            whole = Affine(layer[0][0].module, log=[])
+            magnitudes = torch.linalg.vector_norm(whole.weight.detach(), dim=1)
+            for host, own in layer:
+                magnitudes[slice(*rows_of(host))] = own.magnitude.detach()
+            adapter.layers[name]["lora_magnitude_vector"] = magnitudes
+        return adapter

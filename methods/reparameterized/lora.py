@@ -10,6 +10,7 @@ from ...backbones import Anatomy
 from ...registry import METHODS
 from ..method import Method
 from ..parts.low_rank import LowRank, Projection
+from ..parts.peft_adapter import PeftAdapter, inserts_by_layer, low_rank_adapter
 from ..ranges import NOT_EMPTY, Count, Rate
 from ..search_space import Dimension, LogUniform
 
@@ -44,3 +45,8 @@ class LoRA(Method):
                 linear.add_delta(
                     LowRank(linear.in_features, linear.out_features, self.rank, self.alpha / self.rank, self.dropout)
                 )
+
+    def to_peft(self, anatomy: Anatomy) -> PeftAdapter:
+        layers = inserts_by_layer(anatomy, LowRank)
+        changes = {name: [(host, own.down, own.up) for host, own in layer] for name, layer in layers.items()}
+        return low_rank_adapter(changes, self.alpha / self.rank, self.dropout)

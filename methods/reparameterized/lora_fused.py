@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ...backbones import Anatomy, WeightDelta
 from ...registry import METHODS
 from ..method import Method
+from ..parts.peft_adapter import PeftAdapter, inserts_by_layer, low_rank_adapter
 from ..ranges import Count, Rate
 
 
@@ -57,3 +58,9 @@ class LoRAFused(Method):
             down = nn.Linear(inputs[0].in_features, self.rank, bias=False)  # its own start is Kaiming's
             for index, linear in enumerate(inputs):
                 linear.add_delta(SharedDownDelta(down, index == 0, linear.out_features, self.dropout))
+
+    def to_peft(self, anatomy: Anatomy) -> PeftAdapter:
+        """Where q, k and v are apart, PEFT has an A for each, all equal."""
+        layers = inserts_by_layer(anatomy, SharedDownDelta)
+        changes = {name: [(host, own.down.weight, own.up) for host, own in layer] for name, layer in layers.items()}
+        return low_rank_adapter(changes, scale=1.0, dropout=self.dropout)

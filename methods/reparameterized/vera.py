@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...backbones import Anatomy, WeightDelta
+from ...backbones import Affine, Anatomy, WeightDelta
 from ...registry import METHODS
 from ..method import Method
 from ..parts.low_rank import Projection
+from ..parts.peft_adapter import PeftAdapter, inserts_by_layer, rows_of
 from ..ranges import NOT_EMPTY, Count, Rate
 
 
@@ -106,3 +108,44 @@ class VeRA(Method):
                     self.dropout,
                 )
             )
+
+    def to_peft(self, anatomy: Anatomy) -> PeftAdapter:
+        """A and B are written down: PEFT draws others.
+
+        PEFT's are common to all layers, too, so each place that a target has in its layer (the rows of q, those of v,
+        a whole layer) has a block of its own in B, and A once more; d is zero in the blocks of other places. Without
+        fused layers there is one block, of the very A and B.
+        """
+        layers = inserts_by_layer(anatomy, VectorDelta)
+        places = sorted({_place(host) for layer in layers.values() for host, _ in layer})
+        blocks = {place: slice(i * self.rank, (i + 1) * self.rank) for i, place in enumerate(places)}
+        projections = next(own.projections for layer in layers.values() for _, own in layer)
+        up = torch.zeros(max(len(_weight(layer)) for layer in layers.values()), len(places) * self.rank)
+        for place, block in blocks.items():
+            start, stop = place or (0, len(projections.up))
+            up[start:stop, block] = projections.up[: stop - start]
+        made = {}
+        for name, layer in layers.items():
+            d, b = torch.zeros(len(places) * self.rank), torch.zeros(len(_weight(layer)))
+            for host, own in layer:
+                d[blocks[_place(host)]] = own.d.detach()
+                b[slice(*rows_of(host))] = own.b.detach()
+            made[name] = {"vera_lambda_d": d, "vera_lambda_b": b}
+        settings = {
+            "r": up.shape[1],
+            "d_initial": self.d_initial,
+            "vera_dropout": self.dropout,
+            "projection_prng_key": self.projection_seed,
+            "save_projection": True,
+        }
+        down = projections.down.repeat(len(places), 1)
+        return PeftAdapter("VERA", settings, made, {"vera_A": down, "vera_B": up})
+
+
+def _place(host: Affine) -> tuple[int, ...]:
+    """The rows of its layer that a map is; empty of a whole layer."""
+    return host.rows or ()
+
+
+def _weight(layer: Sequence[tuple[Affine, VectorDelta]]) -> Tensor:
+    return cast(Tensor, layer[0][0].module.weight)

@@ -10,6 +10,7 @@ from ...backbones import Anatomy
 from ...errors import Unsupported
 from ...registry import METHODS
 from ..method import Method
+from ..parts.peft_adapter import PeftAdapter
 
 
 @METHODS.register("layernorm", family="selective", tracks=("image", "openvocab", "video"))
@@ -26,3 +27,12 @@ class LayerNormTuning(Method):
         if not chosen:
             raise Unsupported(f"{anatomy.name} has no LayerNorm")
         anatomy.train(lambda name, parameter: id(parameter) in chosen)
+
+    def to_peft(self, anatomy: Anatomy) -> PeftAdapter:
+        norms = {name: module for name, module in anatomy.model.named_modules() if isinstance(module, nn.LayerNorm)}
+        layers = {
+            name: {f"ln_tuning_layers.{own}": parameter.detach() for own, parameter in norm.named_parameters()}
+            for name, norm in norms.items()
+            if next(norm.parameters(), None) is not None
+        }
+        return PeftAdapter("LN_TUNING", {}, layers)

@@ -21,6 +21,7 @@ from peftmark.backbones.anatomy.slots import is_inserted
 from peftmark.errors import NotMergeable, PeftmarkError, Unsupported
 from peftmark.methods import Context, make_method
 from peftmark.methods.bridge import hf_peft
+from peftmark.methods.bridge.library import NOT_MERGEABLE
 from peftmark.results import canonical_json
 
 peft = pytest.importorskip("peft")
@@ -114,7 +115,7 @@ def test_merge_keeps_the_logits_and_the_backbone_s_structure(method: str) -> Non
     model = adapted(method)
     train(model)
     before = logits(model, CASE)
-    if method.removeprefix("peft/") in hf_peft.NOT_MERGEABLE:
+    if method.removeprefix("peft/") in NOT_MERGEABLE:
         assert not model.anatomy.mergeable
         with pytest.raises(NotMergeable, match="cannot be folded into weights: its router"):
             model.merge()

@@ -33,6 +33,9 @@ def export_command(runs: tuple[str, ...], name: str, out: Path, results: Path) -
 
     hub: a Hugging Face model card of each RUN (the id that its record's file is named after), with its results and its
     record; nothing is uploaded.
+
+    peft: the adapter of each RUN that was run with --save-adapters as a folder that Hugging Face PEFT loads: PATH of
+    one run, PATH/RUN of several.
     """
     module, function = FORMATS[name]
     with warnings.catch_warnings(record=True, action="always", category=UserWarning) as notes:

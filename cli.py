@@ -12,6 +12,7 @@ import click
 from .commands.board import board_command
 from .commands.doctor import doctor_command
 from .commands.export import export_command
+from .commands.figures import figures_command
 from .commands.list import list_command
 from .commands.profile import profile_command
 from .commands.progress import INTERRUPTED
@@ -52,6 +53,7 @@ for command in (
     run_command,
     board_command,
     export_command,
+    figures_command,
     profile_command,
     validate_command,
     doctor_command,

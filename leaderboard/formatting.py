@@ -55,6 +55,18 @@ def exact(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def tick(value: float) -> str:
+    """A value on an axis.
+
+    >>> tick(0.25), tick(0), tick(50), tick(10_000), tick(2.5e6)
+    ('0.25', '0', '50', '10 k', '2.5 M')
+    """
+    for unit, name in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= unit:
+            return f"{value / unit:.4g}{name}"
+    return f"{value:.4g}"
+
+
 def share(value: float) -> str:
     """A fraction as a percentage with as many decimals as it needs.
 

@@ -26,6 +26,8 @@ class Measure:
     """What is behind it, from the site's root."""
     why: Callable[[Row], str] = lambda row: ""
     """Why it is not known."""
+    axis: str = ""
+    """What an axis is called, where the label does not say enough."""
 
 
 def _cost_page(row: Row) -> str | None:
@@ -43,6 +45,7 @@ MEASURES = (
         "trainable parameters without the head",
         count,
         lambda row: row.parameters.median if row.parameters else None,
+        axis="trainable parameters without head",
     ),
     Measure(
         "stored",
@@ -54,6 +57,7 @@ MEASURES = (
             if (stored := [run.storage.adapter_bytes for run in row.runs if run.storage])
             else None
         ),
+        axis="stored bytes",
     ),
     Measure(
         "memory",
@@ -63,6 +67,7 @@ MEASURES = (
         lambda row: row.cost.memory_ratio if row.cost else None,
         _cost_page,
         _cost_reason,
+        "training memory ÷ full fine-tuning's",
     ),
     Measure(
         "flops",
@@ -72,6 +77,7 @@ MEASURES = (
         lambda row: row.cost.flops_ratio if row.cost else None,
         _cost_page,
         _cost_reason,
+        "FLOPs of a training step ÷ full fine-tuning's",
     ),
 )
 """Those that depend on no hardware."""
@@ -105,4 +111,5 @@ def step_time(hardware: str, alone: bool) -> Measure:
         of,
         _cost_page,
         _cost_reason,
+        f"time of a training step ÷ full fine-tuning's, {hardware}",
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -23,6 +25,25 @@ COLOURS = {
 """Stand-ins that become the style sheet's variables, so that the plot follows the page's colour scheme."""
 
 MARKERS: dict[str, str] = dict(zip((*FAMILIES, "other"), "osD^v*PXh", strict=True))
+
+SYMBOLS: dict[str, str] = dict(
+    zip(
+        (*FAMILIES, "other"),
+        ["circle", "square", "diamond", "triangle-up", "triangle-down", "star", "cross", "x", "hexagon"],
+        strict=True,
+    )
+)
+"""The same shapes by Plotly's names."""
+
+_STYLE_SHEET = Path(__file__).parent.parent / "static" / "board.css"
+
+
+@functools.cache
+def light_colours() -> dict[str, str]:
+    """The style sheet's colours on paper by the names that `COLOURS` has them by."""
+    root = re.search(r":root \{(.*?)\}", _STYLE_SHEET.read_text("utf-8"), re.DOTALL)
+    assert root is not None
+    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", root[1]))
 
 
 def style() -> AbstractContextManager[None]:

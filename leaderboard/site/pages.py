@@ -21,6 +21,7 @@ from ..accuracy.measures import measures_of
 from ..accuracy.published import Comparison, Published
 from ..accuracy.standings import MIN_SHARED, OnTask, Standing, agreements, on_tasks
 from ..accuracy.table import Board, Row, Table, Track
+from ..accuracy.tradeoffs import Tradeoff, main_tradeoffs
 from ..citations import cite
 from ..configurations import grouped
 from ..costs.scaling import MIN_SIZES, Ladder, by_ladder, make_ladders, size_word
@@ -28,6 +29,7 @@ from ..costs.sheet import PARTS, CostSheet, Efficiency, Overview
 from ..drawings.block import described, draw, places_of
 from ..drawings.line_plots import chosen_variant, loss_curves, mean_variants, variant_plot
 from ..drawings.strip import strip
+from ..drawings.tradeoffs import write_figure
 from ..subjects import Subject, Subjects, families_in_order
 from ..tuning.overview import Sensitivity, Tuned, make_overview
 from .command import reproduce_row
@@ -38,6 +40,7 @@ from .run_records import write_run_records
 from .run_table import ROWS, address, columns, run_pages, write_run_table
 from .sitemap import PAGES, Page
 from .statistics import write_ranking
+from .tradeoffs import tradeoffs_data
 
 _HERE = Path(__file__).parent.parent
 
@@ -158,6 +161,10 @@ class Site:
         return grouped(pairs, lambda pair: pair[1].method.name)
 
     @cached_property
+    def tradeoffs(self) -> list[Tradeoff]:
+        return [chart for track in self.board.tracks for table in track.tables for chart in main_tradeoffs(table)]
+
+    @cached_property
     def tuned(self) -> list[Tuned]:
         return make_overview(self.board, self.subjects)
 
@@ -216,6 +223,11 @@ def write_site(site: Site, folder: Path) -> None:
             page("index.html", "start.html.j2")
     else:
         page("index.html", "efficiency.html.j2")
+    if site.tradeoffs:
+        write_data(folder / "data" / "tradeoffs.js", tradeoffs_data(site.board))
+        (folder / "figures").mkdir()
+        for chart in site.tradeoffs:  # PDF takes twice as long: `peftmark figures` has it
+            write_figure(chart, "text", [folder / "figures" / f"{chart.key}.svg"])
     for each in filter(lambda each: each.template, site.pages):
         page(each.address, each.template, **each.values(site))
     for ranking in site.board.rankings:

@@ -78,7 +78,13 @@ def _tuning(site: Site) -> Mapping[str, Any]:
 LEFT_OUT = "left_out.html"
 """The page of files that could not be read, and of runs that stand in no table."""
 
+
+def _tradeoffs(site: Site) -> Mapping[str, Any]:
+    return {"charts": site.tradeoffs}
+
+
 PAGES = (
+    Page("tradeoffs.html", "Trade-offs", "tradeoffs.html.j2", lambda site: site.tradeoffs, _tradeoffs),
     Page("statistics.html", "Statistics", "statistics.html.j2", lambda site: site.board.rankings, folder="statistics"),
     Page("efficiency.html", "Efficiency", "efficiency.html.j2", lambda site: site.costs, folder="efficiency"),
     Page("scaling.html", "Scaling", "scaling.html.j2", lambda site: site.ladders, _scaling),

@@ -91,11 +91,6 @@ class Site:
         return dict(sorted(Counter(record.status for record in self.records).items()))
 
     @cached_property
-    def reasons(self) -> dict[str, int]:
-        """Why runs stand in no table, and how many."""
-        return dict(Counter(self.board.left_out.values()).most_common())
-
-    @cached_property
     def cautions(self) -> list[str]:
         """What tasks want to be known before their figures are read."""
         stated = {task.facts.get("caution") for task in self.subjects.tasks.values()}

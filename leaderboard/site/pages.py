@@ -183,7 +183,7 @@ class Site:
         )
 
     @property
-    def reasons(self) -> Mapping[str, list[RunRecord]]:
+    def unranked(self) -> Mapping[str, list[RunRecord]]:
         """By reason, the runs that stand in no table, the commonest first."""
         left_out = self.board.left_out
         by_reason = grouped((run for run in self.records if run.run_id in left_out), lambda run: left_out[run.run_id])

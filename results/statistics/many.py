@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -84,9 +85,16 @@ def wilcoxon_p(differences: Figures) -> float:
     from scipy.stats import rankdata
 
     signed = 2 * rankdata(np.abs(differences)) * np.sign(differences)  # whole numbers: ties have halves of ranks
-    likely = np.ones(1)  # of each sum of the positive ones
-    for rank in np.abs(signed[signed != 0]).astype(np.int64):
-        likely = (np.pad(likely, (0, rank)) + np.pad(likely, (rank, 0))) / 2
+    likely = _sums(tuple(sorted(np.abs(signed[signed != 0]).astype(int).tolist())))
     total = len(likely) - 1
     as_far = np.abs(2 * np.arange(total + 1) - total) >= abs(signed.sum())
     return float(likely[as_far].sum())
+
+
+@lru_cache(maxsize=256)
+def _sums(ranks: tuple[int, ...]) -> Figures:
+    """How likely each sum of the positive ones is; the same for all pairs of methods without ties."""
+    likely = np.ones(1)
+    for rank in ranks:
+        likely = (np.pad(likely, (0, rank)) + np.pad(likely, (rank, 0))) / 2
+    return likely

@@ -56,6 +56,8 @@ def write_peft_folders(results: Path, runs: tuple[str, ...], out: Path) -> list[
     Raises:
         PeftmarkError: as of `load_run` and `export_peft`, for the first run that cannot be written.
     """
+    if not results.is_dir():
+        raise PeftmarkError(f"no results folder {results}: run `peftmark run` first, or name another with --results")
     if not runs:
         raise PeftmarkError("name the runs whose adapters are to be written: peftmark export RUN --format peft")
     folders = [out] if len(runs) == 1 else [out / run for run in runs]

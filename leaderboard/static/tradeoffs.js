@@ -219,7 +219,7 @@
     Plotly.react(chart, traces, layout, { displayModeBar: false, doubleClick: false, scrollZoom: false });
     chart.style.height = `${height}px`;
     const left = named.length - annotations.length;
-    figure.querySelector("[data-hidden]").textContent = left > 0 ? ` ${left} name${left > 1 ? "s have" : " has"} no room here: point at a mark${touched.matches ? "" : ", or drag over a part to see it larger"}.` : "";
+    figure.querySelector("[data-hidden]").textContent = left > 0 ? `${left} name${left > 1 ? "s have" : " has"} no room here: point at a mark${touched.matches ? "" : ", or drag over a part to see it larger"}.` : "";
     figure.querySelector("[data-whole]").hidden = zoom === null;
   };
   const grouped = (points) => {
@@ -237,13 +237,17 @@
 
   const tell = () => {
     const { table, column, measure, points, placed } = shown;
-    const front = placed.filter((point) => point.front).sort((a, b) => a.x - b.x);
     const without = points.length - placed.length;
+    const fronts = table.rankings.flatMap(({ name }, ranking) => {
+      const drawn = placed.filter((point) => point.ranking === ranking);
+      const front = drawn.filter((point) => point.front).sort((one, other) => one.x - other.x);
+      if (drawn.length === 0) return [];
+      const of = table.rankings.length > 1 ? ` (${name})` : "";
+      return [`${front.length} of ${drawn.length}${of} on the front: `, ...front.flatMap((point, index) => [index > 0 ? ", " : "", link(point)]), ". "];
+    });
     figure.querySelector("[data-front]").replaceChildren(
-      placed.length === 0 ? "Nothing is both measured and chosen." : `${front.length} of ${placed.length} on the front: `,
-      ...front.flatMap((point, index) => [index > 0 ? ", " : "", link(point)]),
-      placed.length === 0 ? "" : ".",
-      without > 0 ? ` Of ${without} more, ${measure.label.toLowerCase()} is not known.` : "",
+      ...(fronts.length > 0 ? fronts : ["Nothing is both measured and chosen. "]),
+      without > 0 ? `Of ${without} more, ${measure.label.toLowerCase()} is not known. ` : "",
     );
     const several = table.rankings.length > 1;
     const headings = ["#", "Method", "Family", ...(several ? ["Tuning"] : []), column.label, measure.label, "On the front"];
@@ -276,7 +280,7 @@
     say(shown.table, shown.column, shown.measure, shown.tuning);
     tell();
     chart.hidden = shown.placed.length === 0;
-    figure.querySelector("[data-pointed]").replaceChildren();
+    for (const told of figure.querySelectorAll("[data-pointed], [data-hidden]")) told.replaceChildren();
     if (!chart.hidden) draw();
   };
 

@@ -145,6 +145,9 @@ def test_rankings_have_fronts_of_their_own(browser: webdriver.Chrome) -> None:
     assert points(browser) == 42
     assert "tuned, 6 trials" in browser.find_element(By.CSS_SELECTOR, "[data-rankings]").text
 
+    said = browser.find_element(By.CSS_SELECTOR, "[data-front]").text
+    assert "of 40 (default) on the front: " in said and "1 of 2 (tuned, 6 trials) on the front: method_7." in said
+
     choose(browser, "tuning", "tuned, 6 trials")
     assert points(browser) == 2
     choose(browser, "tuning", "default")

@@ -174,18 +174,14 @@ def _hardness(by_row: list[list[_Test]]) -> Hardness:
     if known:
         probability = np.mean([np.mean(found, axis=0, dtype=np.float64) for found in probabilities], axis=0)
     order = np.lexsort((probability, right))[:SHOWN]  # by the last key first; stable
-    hardest = tuple(
-        HardExample(
-            *chosen[0].examples[place],
-            int(chosen[0].target[place]),
-            float(right[place]),
-            float(probability[place]) if known else None,
-        )
-        for place in order
-    )
+    hardest = []
+    for place in order:
+        split, index = chosen[0].examples[place]
+        its = float(probability[place]) if known else None
+        hardest.append(HardExample(split, index, int(chosen[0].target[place]), float(right[place]), its))
     steps = np.minimum((right * BARS + 1e-9).astype(int), BARS - 1)
     histogram = tuple(int(count) for count in np.bincount(steps, minlength=BARS))
-    return Hardness(sum(map(bool, counted)), len(right), hardest, histogram, int((right == 0).sum()))
+    return Hardness(sum(map(bool, counted)), len(right), tuple(hardest), histogram, int((right == 0).sum()))
 
 
 def _calibration(table: Table, row: Row, tests: list[Calibration]) -> RowCalibration:

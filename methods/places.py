@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from typing import cast
 
 from torch import nn
 
@@ -105,7 +106,8 @@ def _inserted(model: AdaptedModel, known: _Known) -> Iterator[tuple[str, str, in
     for module in model.anatomy.root.modules():
         if not has_slots(module):
             continue
-        for slot in _filled(module.slots):
+        slots = cast(nn.ModuleDict, module.slots)
+        for slot in _filled(slots):
             if id(module) in known.blocks:
                 place, block = known.blocks[id(module)]
                 if slot[0] in ("before", "carry"):
@@ -117,7 +119,7 @@ def _inserted(model: AdaptedModel, known: _Known) -> Iterator[tuple[str, str, in
                 yield place, slot[0], block
             elif id(module) in known.affine:
                 places = known.affine[id(module)]
-                if slot[0] == "rows" and len(module.slots["rows"]) > 1:  # one part is all of a fused map
+                if slot[0] == "rows" and len(cast(nn.ModuleList, slots["rows"])) > 1:  # one part is all of a fused map
                     places = [each for each in places if _part(each[1]) == int(slot[1])]
                 for place, _, block in places:
                     yield place, slot[-1], block

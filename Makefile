@@ -46,6 +46,7 @@ reference: $(VENV)/.installed-base
 	$(BIN)/peftmark run --suite embedded-full --no-predictions --results results/records/embedded-full $(RUN_FLAGS)
 	$(BIN)/peftmark run --suite embedded-openvocab --no-predictions --results results/records/embedded-openvocab $(RUN_FLAGS)
 	$(BIN)/peftmark run --suite embedded-video --no-predictions --results results/records/embedded-video $(RUN_FLAGS)
+	$(BIN)/peftmark run --suite embedded-tuned --no-predictions --results results/records/embedded-tuned $(RUN_FLAGS)
 	$(BIN)/peftmark run --suite efficiency --results results/records/efficiency $(RUN_FLAGS)
 
 steps: $(VENV)/.installed-base

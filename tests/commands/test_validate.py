@@ -31,7 +31,7 @@ def theirs(tmp_path: Path) -> Path:
 
 
 @needs_checkout
-@pytest.mark.parametrize("folder", ["embedded", "embedded-full", "efficiency"])
+@pytest.mark.parametrize("folder", ["embedded", "embedded-full", "embedded-tuned", "efficiency"])
 def test_the_reference_records_are_sound(invoke: Invoke, folder: str) -> None:
     ended = invoke("validate", REFERENCE / folder)
     assert (ended.code, ended.err, len(ended.lines)) == (0, "", 1)

@@ -10,7 +10,9 @@ import pytest
 from peftmark import METHODS, SUITES, TASKS
 from peftmark.benchmark.plan.runs import Request, plan
 from peftmark.benchmark.plan.suite import find_suite, narrowed
+from peftmark.benchmark.tuning.search import Found
 from peftmark.errors import PeftmarkError
+from peftmark.results import Store
 
 HEAD = 'description = "Mine"\nprotocol = "embedded-v1"\n'
 
@@ -93,6 +95,19 @@ def test_reference_records_are_what_the_suite_plans_today(name: str) -> None:
     planned = {spec.id for spec in plan(Request(suite=name, seeds=[0, 1, 2])).specs}
     assert recorded
     assert recorded <= planned
+
+
+def test_reference_records_of_the_tuned_suite_are_all_of_its_searches() -> None:
+    """Trials, and final runs of what they choose today."""
+    folder = Path(__file__).parents[3] / "results" / "records" / "embedded-tuned"
+    recorded = {path.stem for path in folder.glob("*.json")}
+    found = Found(Store(folder))
+    planned = set()
+    for search in plan(Request(suite="embedded-tuned")).searches:
+        trials, to_run = search.state(found)
+        assert to_run == []
+        planned |= {trial.spec.run_id for trial in trials.values()} | {run.run_id for run in search.finals(trials)}
+    assert recorded == planned
 
 
 def test_a_file_by_its_path(write: Write) -> None:

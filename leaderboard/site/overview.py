@@ -95,6 +95,7 @@ def _row(row: Row, measures: list[Measure]) -> dict[str, Any]:
         "family": row.method.family,
         "version": row.version,
         "tuned": row.budget.badge if row.budget else None,
+        "budget": row.budget.slug if row.budget else None,
         "state": row.state,
         "rank": row.rank,
         "near_best": row.near_best,

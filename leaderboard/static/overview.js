@@ -132,7 +132,7 @@
     const sign = table.higher_is_better ? 1 : -1;
     const value = (row) => Math.round(sign * row.figures[key]?.[0] * 1e9) / 1e9;
     for (const [id, row] of Object.entries(table.rows)) {
-      const rivals = Object.values(table.rows).filter((each) => each.state === row.state && each.tuned === row.tuned && each.figures[key]);
+      const rivals = Object.values(table.rows).filter((each) => each.state === row.state && each.budget === row.budget && each.figures[key]);
       const ranked = key === undefined ? row.rank : row.state === "ranked" && row.figures[key] ? 1 + rivals.filter((each) => value(each) > value(row)).length : null;
       const cell = document.getElementById(id)?.querySelector(".rank") ?? table.api.row(`#${CSS.escape(id)}`).node().querySelector(".rank");
       cell.firstChild.textContent = ranked ?? "–";

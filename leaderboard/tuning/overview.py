@@ -157,7 +157,7 @@ class Sensitivity:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class Order:
     """Methods by one of several figures that each has.
 
     Attributes:
@@ -181,14 +181,14 @@ class Luck:
     """The ranking without tuning, by each study alone, and as on the board."""
 
     methods: tuple[tuple[str, Row], ...]
-    default: Ranking | None
-    studies: tuple[Ranking, ...]
+    default: Order | None
+    studies: tuple[Order, ...]
     """Each alone; none where there is one only."""
-    tuned: Ranking
+    tuned: Order
     """By the median of the studies."""
 
     @property
-    def rankings(self) -> list[Ranking]:
+    def rankings(self) -> list[Order]:
         return [*([self.default] if self.default else []), *self.studies, self.tuned]
 
     @property
@@ -344,7 +344,7 @@ def _luck(standing: Sequence[tuple[str, Row]], scale: Scale) -> Luck:
             continue
         own, last = ([sign * each[label] for label in values] for each in (values, median))
         places = {label: rank for label, rank in zip(values, ranks(own), strict=True) if isfinite(values[label])}
-        rankings.append(Ranking(name, values, places, changed_pairs(own, last)))
+        rankings.append(Order(name, values, places, changed_pairs(own, last)))
     methods = tuple(sorted(standing, key=lambda item: (rankings[-1].ranks[item[0]], item[0])))
     default = rankings[0] if rankings[0].name == "default" else None
     return Luck(methods, default, tuple(rankings[1 if default else 0 : -1]), rankings[-1])

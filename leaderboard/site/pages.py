@@ -226,7 +226,7 @@ def write_site(site: Site, folder: Path) -> None:
     for each in filter(lambda each: each.template, site.pages):
         page(each.address, each.template, **each.values(site))
     for ranking in site.board.rankings:
-        write_ranking(ranking, folder, page)
+        write_ranking(ranking, site.predictions, folder, page)
     for name, sheets in site.efficiency.by_backbone.items():
         backbone = site.subjects.backbones[name]
         page(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,17 @@ from markupsafe import Markup
 from ...results.statistics import ROPE, Nemenyi, Withheld
 from ..drawings.critical_difference import critical_difference_chart
 from ..drawings.ranges import ranges_chart
+from ..statistics.examples import against_first
 from ..statistics.ranking import Ranking
 from .data import write_data
 
 
-def write_ranking(ranking: Ranking, folder: Path, page: Callable[..., None]) -> None:
-    """``statistics/<key>.html`` and its data."""
+def write_ranking(ranking: Ranking, files: Mapping[str, Path], folder: Path, page: Callable[..., None]) -> None:
+    """``statistics/<key>.html`` and its data.
+
+    Args:
+        files: of predictions, by run id.
+    """
     write_data(folder / "data" / "statistics" / f"{ranking.key}.js", _data(ranking))
     diagram = None
     if isinstance(ranking.nemenyi, Nemenyi):
@@ -30,6 +35,7 @@ def write_ranking(ranking: Ranking, folder: Path, page: Callable[..., None]) -> 
         ranges=Markup(ranges_chart(ranking)),
         diagram=diagram,
         rope=ROPE,
+        by_example=against_first(ranking, files),
     )
 
 

@@ -1,4 +1,4 @@
-"""The first row of a ranking against each other one, test example by test example, where runs kept their predictions."""
+"""The first row of a ranking against each other one, test example by test example, where predictions were kept."""
 
 from __future__ import annotations
 

@@ -75,7 +75,8 @@ def test_nothing_is_loaded_from_the_network(site: Path) -> None:
     for path, page in pages(site).items():
         for tag, reference in page.references:
             assert not (tag in LOADING and re.match(r"(?i)(https?:)?//", reference)), f"{path}: {reference}"
-    own = {*site.rglob("*.css"), *site.rglob("*.js")} - {site / "static" / name for name in (TABLES, CHARTS)}
+    static = site / "static"
+    own = {*static.rglob("*.css"), *static.rglob("*.js")} - {static / name for name in (TABLES, CHARTS)}
     for path in sorted(own):
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(", path.read_text(encoding="utf-8")), (
             path
